@@ -1,0 +1,1 @@
+"""The record of every change: intent before effect, result after; no audit, no change."""

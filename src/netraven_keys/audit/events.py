@@ -1,0 +1,102 @@
+"""The closed list of what can happen. A field is a name, a number or a time; never a value.
+
+No event has a member that could hold a secret, a plaintext or a ciphertext: the types allow none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events; `name` is what the line says."""
+
+    name: ClassVar[str]
+
+    def fields(self) -> dict[str, str | int | bool | list[str]]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class KeyringCreated(Event):
+    name = "keyring.created"
+    slots: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KeyAdded(Event):
+    name = "key.added"
+    key: str
+
+
+@dataclass(frozen=True)
+class LegacyKeysSealed(Event):
+    name = "key.legacy_keys_sealed"
+    key: str
+    entries: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class VersionStaged(Event):
+    name = "version.staged"
+    key: str
+    reason: str
+    for_rotation: bool
+
+
+@dataclass(frozen=True)
+class VersionActivated(Event):
+    name = "version.activated"
+    key: str
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class VersionSuspended(Event):
+    name = "version.suspended"
+    key: str
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class VersionResumed(Event):
+    name = "version.resumed"
+    key: str
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class RotationEnded(Event):
+    name = "rotation.ended"
+    key: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Reencryption(Event):
+    """A sweep of a key's targets; its result holds the counts."""
+
+    name = "reencryption"
+    key: str
+    to_version: int
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EpochTableCreated(Event):
+    name = "epoch_table.created"
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TornLineDropped(Event):
+    """A crash cut the last line short; what was left of it was removed."""
+
+    name = "audit.torn_line_dropped"
+    bytes_dropped: int
+    sha256: str

@@ -1,0 +1,222 @@
+"""The audit log on disk: JSON lines, appended durably under a lock, one tree over all of them.
+
+    {"seq", "at", "event", "phase": "intent" | "result", "operation", "who", "keyring_id", "epoch", ...}
+
+A result also has "outcome": done, incomplete, failed, or recovered (written later, for an intent
+whose process died before it could say). A torn last line, which a crash in mid-append leaves, lies
+beyond what the keyring is anchored to and is dropped with a record of it; whatever the keyring's
+audit head covers can neither be shorter nor other than it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from netraven_keys.audit.chain import Tree
+from netraven_keys.audit.events import Event, TornLineDropped
+from netraven_keys.errors import AuditBroken, AuditUnavailable, StorageFailed
+from netraven_keys.storage import durable
+
+LOG = "audit.jsonl"
+Details = Mapping[str, str | int | bool | list[str]]
+
+
+@dataclass(frozen=True)
+class Head:
+    size: int
+    root_hash: bytes
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An intent that waits for its result."""
+
+    id: str
+    event: str
+    keyring_id: str
+
+
+class AuditLog:
+    """One log directory. Every method reads on first, so that several processes share it."""
+
+    def __init__(self, directory: Path, *, who: str) -> None:
+        self._directory = directory
+        self._path = directory / LOG
+        self._who = who
+        self._tree = Tree()
+        self._inode: int | None = None
+        self._offset = 0
+        self._epochs: dict[str, int] = {}
+        self._open: dict[str, Operation] = {}
+
+    def __repr__(self) -> str:
+        return f"<AuditLog {self._path}>"
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def head(self) -> Head:
+        """Raises AuditUnavailable, AuditBroken."""
+        with self._reading() as fd:
+            if fd is not None:
+                self._read_on(fd)
+        return Head(self._tree.size, self._tree.root())
+
+    def last_epoch(self, keyring_id: str) -> int:
+        """The highest epoch a finished change of this keyring has recorded; 0 when there is none."""
+        self.head()
+        return self._epochs.get(keyring_id, 0)
+
+    def unfinished(self, event: str | None = None) -> list[Operation]:
+        """Intents without a result, oldest first."""
+        self.head()
+        return [op for op in self._open.values() if event is None or op.event == event]
+
+    def check(self, anchor_size: int, anchor_root: bytes) -> None:
+        """Raises AuditBroken unless the log begins with exactly what the keyring was saved with."""
+        tree = Tree()
+        with self._reading() as fd:
+            content = b"" if fd is None else _read_all(fd)
+        for line in content.split(b"\n")[:-1][:anchor_size]:
+            tree.add(line)
+        if tree.size != anchor_size:
+            raise AuditBroken(
+                f"the audit log {self._path} has {tree.size} whole lines, "
+                f"the keyring was saved with {anchor_size}: it was cut"
+            )
+        if tree.root() != anchor_root:
+            raise AuditBroken(f"the first {anchor_size} lines of {self._path} are not those the keyring was saved with")
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def intent(self, event: Event, *, now: datetime, keyring_id: str, epoch: int) -> Operation:
+        """Must be durable before the effect begins. `epoch` is the one before the change."""
+        operation = Operation(secrets.token_hex(8), event.name, keyring_id)
+        self._append(now, event.name, "intent", operation, keyring_id, epoch, event.fields())
+        return operation
+
+    def result(
+        self, operation: Operation, outcome: str, *, now: datetime, epoch: int, details: Details | None = None
+    ) -> None:
+        """`epoch` is the one after the change."""
+        members: dict[str, Any] = {"outcome": outcome, **(details or {})}
+        self._append(now, operation.event, "result", operation, operation.keyring_id, epoch, members)
+
+    def _append(
+        self, now: datetime, event: str, phase: str, operation: Operation, keyring_id: str, epoch: int, members: Details
+    ) -> None:
+        try:
+            durable.make_directory(self._directory)
+            fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except (OSError, StorageFailed) as problem:
+            raise _unavailable(self._path, problem) from problem
+        with durable.closing_fd(fd):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                new = os.fstat(fd).st_size == 0
+                torn = self._read_on(fd)
+                if torn:
+                    self._drop_torn(fd, torn, now)
+                self._write(fd, now, event, phase, operation.id, keyring_id, epoch, members)
+                if new:
+                    durable.sync_directory(self._directory)
+            except (OSError, StorageFailed) as problem:
+                raise _unavailable(self._path, problem) from problem
+
+    def _write(
+        self,
+        fd: int,
+        now: datetime,
+        event: str,
+        phase: str,
+        operation: str,
+        keyring_id: str,
+        epoch: int,
+        members: Details,
+    ) -> None:
+        record = {
+            "seq": self._tree.size,
+            "at": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "event": event,
+            "phase": phase,
+            "operation": operation,
+            "who": self._who,
+            "keyring_id": keyring_id,
+            "epoch": epoch,
+        }
+        clash = set(record) & set(members)
+        if clash:
+            raise ValueError(f"an event's field may not be called {clash}")
+        # ensure_ascii keeps one event on one line whatever a reason text holds (log injection).
+        line = json.dumps({**record, **members}, ensure_ascii=True).encode("ascii")
+        durable.append_line(fd, self._path, line + b"\n")
+        self._read_on(fd)
+
+    def _drop_torn(self, fd: int, torn: bytes, now: datetime) -> None:
+        os.ftruncate(fd, self._offset)
+        event = TornLineDropped(len(torn), hashlib.sha256(torn).hexdigest())
+        self._write(fd, now, event.name, "result", secrets.token_hex(8), "", 0, event.fields())
+
+    @contextmanager
+    def _reading(self) -> Iterator[int | None]:
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if self._inode is not None:
+                raise AuditBroken(f"the audit log {self._path} is gone") from None
+            yield None
+            return
+        except OSError as problem:
+            raise _unavailable(self._path, problem) from problem
+        with durable.closing_fd(fd):
+            yield fd
+
+    def _read_on(self, fd: int) -> bytes:
+        """Takes in the lines that are new; returns the bytes of a torn last line."""
+        status = os.fstat(fd)
+        if self._inode is not None and (status.st_ino != self._inode or status.st_size < self._offset):
+            raise AuditBroken(f"the audit log {self._path} was replaced or cut while this process was using it")
+        self._inode = status.st_ino
+        fresh = _read_all(fd, self._offset)
+        whole, _, torn = fresh.rpartition(b"\n")
+        if whole or fresh.startswith(b"\n"):
+            for line in whole.split(b"\n"):
+                self._tree.add(line)
+                self._learn(line)
+            self._offset += len(whole) + 1
+        return torn
+
+    def _learn(self, line: bytes) -> None:
+        try:
+            record = json.loads(line)
+            operation, phase = str(record["operation"]), record["phase"]
+            keyring_id, epoch = str(record["keyring_id"]), int(record["epoch"])
+        except (ValueError, KeyError, TypeError):
+            raise AuditBroken(f"line {self._tree.size} of {self._path} is not an audit line") from None
+        if phase == "intent":
+            self._open[operation] = Operation(operation, str(record["event"]), keyring_id)
+        else:
+            self._open.pop(operation, None)
+            self._epochs[keyring_id] = max(epoch, self._epochs.get(keyring_id, 0))
+
+
+def _read_all(fd: int, offset: int = 0) -> bytes:
+    parts: list[bytes] = []
+    while part := os.pread(fd, 1024 * 1024, offset):
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def _unavailable(path: Path, problem: OSError | StorageFailed) -> AuditUnavailable:
+    why = problem.message if isinstance(problem, StorageFailed) else os.strerror(problem.errno or 0)
+    return AuditUnavailable(f"the audit log {path} cannot be used: {why}")

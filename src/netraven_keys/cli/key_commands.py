@@ -1,0 +1,213 @@
+"""keys list, show, stage, activate, suspend, resume; master generate, list."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from netraven_keys.cli import show
+from netraven_keys.cli.invocation import Invocation, verb
+from netraven_keys.errors import NotInitialised, StorageFailed, UsageError
+from netraven_keys.keyring import codec
+from netraven_keys.keyring.codec import spell_time
+from netraven_keys.keyring.model import Version
+from netraven_keys.masterkeys import generated
+from netraven_keys.service import keys
+from netraven_keys.service.keyring_access import open_keyring
+
+
+class VersionNumber(click.ParamType[int]):
+    """`3` or `v3`, in ASCII digits."""
+
+    name = "version"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).removeprefix("v")
+        if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:10]) < 10**9:
+            self.fail(f"{value!r} is not a version: write v3 or 3", param, ctx)
+        return int(text)
+
+
+def add_to(group: click.Group) -> None:
+    """Registers the verbs of this file."""
+
+    @group.group("keys")
+    def keys_group() -> None:
+        """Versions one by one."""
+
+    @group.group("master")
+    def master_group() -> None:
+        """Master keys and the slots they open."""
+
+    _add_key_verbs(keys_group)
+    _add_master_verbs(master_group)
+
+
+def _add_key_verbs(group: click.Group) -> None:
+    _add_key_views(group)
+    _add_key_changes(group)
+
+
+def _add_key_views(group: click.Group) -> None:
+    @verb(group, "list")
+    def list_(run: Invocation) -> int:
+        """The keys and their versions."""
+        keyring = open_keyring(run.installation()).keyring
+        if run.json:
+            show.as_json({"keys": [_key_json(key.name, key.versions) for key in keyring.keys]})
+            return 0
+        rows = [("key", "version", "state", "created", "key id")]
+        for key in keyring.keys:
+            for version in reversed(key.versions):
+                rows.append(
+                    (
+                        key.name,
+                        f"v{version.number}",
+                        version.state,
+                        f"{version.created_at:%Y-%m-%d}",
+                        f"{version.key_id:08x}",
+                    )
+                )
+        show.table(rows, indent="")
+        return 0
+
+    @verb(group, "show")
+    @click.argument("key")
+    @click.argument("version", type=VersionNumber(), required=False)
+    def show_(run: Invocation, key: str, version: int | None) -> int:
+        """What has become of a key's versions: when, by whom, why."""
+        named = open_keyring(run.installation()).keyring.key(key)
+        versions = named.versions if version is None else (named.version(version),)
+        if run.json:
+            show.as_json(_key_json(key, versions) | {"legacy": [f"{e.format}:{e.name}" for e in named.legacy]})
+            return 0
+        for one in versions:
+            show.line(f"{show.strong(f'{key} v{one.number}')}  {one.state}  key id {one.key_id:08x}")
+            for step in one.history:
+                show.line(f"  {step.at:%Y-%m-%d %H:%M:%S} UTC  {step.state:<12} by {step.who}: {step.why}")
+        if named.legacy and version is None:
+            show.line(f"legacy keys, to decrypt with only: {', '.join(f'{e.format}:{e.name}' for e in named.legacy)}")
+        return 0
+
+
+def _add_key_changes(group: click.Group) -> None:
+    @verb(group)
+    @click.argument("key")
+    @click.option("--reason", metavar="TEXT", default="staged by hand", show_default=True, help="For the record.")
+    def stage(run: Invocation, key: str, reason: str) -> int:
+        """Make a new version, pre-active: it decrypts and does not encrypt."""
+        return _changed(run, key, keys.stage(run.installation(), key, reason))
+
+    @verb(group)
+    @click.argument("key")
+    @click.argument("version", type=VersionNumber())
+    @click.option("--reason", metavar="TEXT", default="activated by hand", show_default=True, help="For the record.")
+    def activate(run: Invocation, key: str, version: int, reason: str) -> int:
+        """Make a staged version the primary; `rotate` or `reencrypt` then carries the data over."""
+        return _changed(run, key, keys.activate(run.installation(), key, version, reason))
+
+    @verb(group)
+    @click.argument("key")
+    @click.argument("version", type=VersionNumber())
+    @click.option("--reason", metavar="TEXT", default="", help="Why; required.")
+    def suspend(run: Invocation, key: str, version: int, reason: str) -> int:
+        """Stop encrypting with the primary; it goes on decrypting, and nothing encrypts until `resume`."""
+        return _changed(run, key, keys.suspend(run.installation(), key, version, reason))
+
+    @verb(group)
+    @click.argument("key")
+    @click.argument("version", type=VersionNumber())
+    @click.option("--reason", metavar="TEXT", default="resumed by hand", show_default=True, help="For the record.")
+    def resume(run: Invocation, key: str, version: int, reason: str) -> int:
+        """Encrypt again with a suspended version."""
+        return _changed(run, key, keys.resume(run.installation(), key, version, reason))
+
+
+def _changed(run: Invocation, key: str, version: Version) -> int:
+    if run.json:
+        show.as_json(_key_json(key, (version,)))
+    else:
+        show.line(f"{key} v{version.number} is {version.state}")
+    return 0
+
+
+def _key_json(name: str, versions: tuple[Version, ...]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "versions": [
+            {
+                "version": version.number,
+                "key_id": f"{version.key_id:08x}",
+                "state": version.state.value,
+                "created_at": spell_time(version.created_at),
+                "history": [
+                    {"state": step.state.value, "at": spell_time(step.at), "who": step.who, "why": step.why}
+                    for step in version.history
+                ],
+            }
+            for version in versions
+        ],
+    }
+
+
+def _add_master_verbs(group: click.Group) -> None:
+    @verb(group)
+    @click.option("--out", metavar="FILE", help="Write it to a new file of mode 0600 instead of stdout.")
+    def generate(run: Invocation, out: str | None) -> int:
+        """Make a new master key: 256 random bits with a checksum."""
+        key = generated.generate()
+        if out is None:
+            show.line(key.expose().decode("ascii"))
+            return 0
+        _write_new(Path(out), key.expose() + b"\n")
+        if run.json:
+            show.as_json({"file": out})
+        else:
+            show.line(f"a new master key is in {out}; keep a copy of it away from this machine")
+        return 0
+
+    @verb(group, "list")
+    def list_(run: Invocation) -> int:
+        """The slots of the keyring: what can open it. Needs no master key."""
+        inst = run.installation()
+        document = inst.store.load()
+        if document is None:
+            raise NotInitialised(f"there is no keyring at {inst.store.place} yet")
+        slots = codec.decode(document)[0].slots
+        if run.json:
+            members = [
+                {
+                    "name": slot.name,
+                    "kind": slot.kind.value,
+                    "origin": slot.origin,
+                    "created_at": spell_time(slot.created_at),
+                    "keys": list(slot.keys),
+                }
+                for slot in slots
+            ]
+            show.as_json({"slots": members, "verified": False})
+            return 0
+        rows = [("slot", "kind", "made of", "created", "keys")]
+        for slot in slots:
+            what = ", ".join(slot.keys) or "all"
+            rows.append((slot.name, slot.kind, slot.origin, f"{slot.created_at:%Y-%m-%d}", what))
+        show.table(rows, indent="")
+        show.note("read without a master key: the document's signature was not verified")
+        return 0
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Never over an existing file: it may be the only copy of a master key."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path} exists and is not overwritten", remedy="Name a new file.") from None
+    except OSError as problem:
+        raise StorageFailed(f"cannot write {path}: {os.strerror(problem.errno or 0)}") from None
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

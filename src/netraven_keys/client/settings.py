@@ -1,0 +1,130 @@
+"""The few settings an application needs: variables in all the others may be unset.
+
+`application`, `security.key_rotation.key_path`, `master_keys`, and of the targets `key`, `table`,
+`column`, `bind`, `accept`, `was`. The service checks the file as a whole; here each is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from netraven_keys.config.document import Document, Path_, overlaid, read_document
+from netraven_keys.config.master_keys import master_key_from, nobody
+from netraven_keys.config.world import World
+from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
+from netraven_keys.masterkeys.from_text import TextMasterKey
+from netraven_keys.values.formats import ACCEPTED
+from netraven_keys.values.place import Place
+
+
+@dataclass(frozen=True)
+class Column:
+    """A declared column: what its values are bound to and which other formats are read."""
+
+    key: str
+    place: Place
+    accept: tuple[str, ...] = ()
+    former: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    application: str
+    key_path: Path
+    master_keys: Sequence[TextMasterKey]
+    production: bool
+    columns: dict[tuple[str, str], Column] = field(default_factory=dict)
+
+
+def read_client_settings(config: str | Path | None, world: World) -> ClientSettings:
+    """Raises BadConfiguration, MasterKeyUnavailable and what a master key's text raises."""
+    path = Path(config if config is not None else world.config_file())
+    reader = _Reader(overlaid(read_document(path, world, lenient=True), world))
+    application = reader.text(("application",), "netraven")
+    return ClientSettings(
+        application=application,
+        key_path=Path(reader.text(("security", "key_rotation", "key_path"), "data/keys")),
+        master_keys=_master_keys(reader, world),
+        production=world.production,
+        columns=_columns(reader, application),
+    )
+
+
+def _master_keys(reader: _Reader, world: World) -> list[TextMasterKey]:
+    declared = reader.list(("master_keys",)) or [{"name": "daily", "provider": "env"}]
+    found: list[TextMasterKey] = []
+    missing: MasterKeyUnavailable | None = None
+    for entry in declared:
+        try:
+            found.append(master_key_from(entry, world, nobody))
+        except MasterKeyUnavailable as problem:
+            missing = missing or problem
+    if not found and missing is not None:
+        raise missing
+    return found
+
+
+def _columns(reader: _Reader, application: str) -> dict[tuple[str, str], Column]:
+    columns: dict[tuple[str, str], Column] = {}
+    for number, target in enumerate(reader.list(("targets",))):
+        at: Path_ = ("targets", number)
+        table, column = reader.text((*at, "table")), reader.text((*at, "column"))
+        bind = reader.text((*at, "bind"), "column")
+        accept = tuple(target.get("accept") or ())
+        if bind not in ("column", "row") or not set(accept) <= set(ACCEPTED):
+            raise BadConfiguration(f"{reader.document.where(at)}: `bind` or `accept` of this target is not known")
+        columns[table, column] = Column(
+            key=reader.text((*at, "key"), "credentials"),
+            place=Place(application, table, column, bind_row=bind == "row"),
+            accept=accept,
+            former=tuple(
+                Place(
+                    application,
+                    was.get("table") or table,
+                    was.get("column") or column,
+                    bind_row=(was.get("bind") or bind) == "row",
+                )
+                for was in target.get("was") or ()
+            ),
+        )
+    return columns
+
+
+@dataclass(frozen=True)
+class _Reader:
+    document: Document
+
+    def _at(self, path: Path_) -> Any:
+        if path in self.document.unset:
+            raise BadConfiguration(
+                f"{self.document.where(path)}: the variable {self.document.unset[path]} is not set",
+                remedy=f"Set {self.document.unset[path]}.",
+            )
+        value: Any = self.document.values
+        for part in path:
+            if isinstance(value, dict):
+                value = value.get(str(part))
+            elif isinstance(value, list) and isinstance(part, int):
+                value = value[part]
+            else:
+                return None
+        return value
+
+    def text(self, path: Path_, default: str | None = None) -> str:
+        value = self._at(path)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str):
+            raise BadConfiguration(f"{self.document.where(path)}: {'.'.join(map(str, path))} must be text")
+        return value
+
+    def list(self, path: Path_) -> list[dict[str, Any]]:
+        value = self._at(path)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+            raise BadConfiguration(f"{self.document.where(path)}: {path[-1]} must be a list of mappings")
+        return value

@@ -1,0 +1,1 @@
+"""The one place that reads the world: the settings file, the environment, files with secrets."""

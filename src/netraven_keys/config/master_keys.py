@@ -1,0 +1,43 @@
+"""A declared master key to the provider that wraps with it. Shared by the service and the client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from netraven_keys.config.secrets import weakness
+from netraven_keys.config.world import World, read_secret_file
+from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
+from netraven_keys.masterkeys.from_text import TextMasterKey, master_key_from_text
+
+Prompt = Callable[[str, bool], str | None]
+"""Asks for a passphrase (label, whether to ask twice); None when there is nobody to ask."""
+
+
+def nobody(label: str, twice: bool) -> None:
+    """The prompt of an application: there is nobody to ask."""
+
+
+def master_key_from(declared: Mapping[str, Any], world: World, prompt: Prompt, *, new: bool = False) -> TextMasterKey:
+    """Raises MasterKeyUnavailable, MasterKeyDamaged, InsecurePermissions, BadConfiguration."""
+    name, provider = declared.get("name"), declared.get("provider")
+    if not isinstance(name, str):
+        raise BadConfiguration("a master key under `master_keys:` has no name")
+    if provider == "env":
+        text, source = _from_variable(declared, world)
+    elif provider == "file":
+        text, source = read_secret_file(Path(str(declared.get("path"))), f"master key {name}"), "its file"
+    elif provider == "passphrase":
+        text, source = prompt(f"Passphrase of the master key {name!r}", new), "a prompt"
+    else:
+        raise BadConfiguration(f"the master key {name!r} has the unknown provider {provider!r}")
+    if text is None:
+        raise MasterKeyUnavailable(f"the master key {name!r} is not at hand: nothing came from {source}")
+    development = not world.production and weakness(text) is not None
+    return master_key_from_text(name, text, development=development)
+
+
+def _from_variable(declared: Mapping[str, Any], world: World) -> tuple[str | None, str]:
+    variable = str(declared.get("variable") or "NETRAVEN_ENCRYPTION_KEY")
+    return world.get(variable) or None, f"the variable {variable} (or {variable}_FILE)"

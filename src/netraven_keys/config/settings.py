@@ -1,0 +1,246 @@
+"""Every setting of the service, with its type, default and meaning. Read by the reference page.
+
+The seed's file works as it is; what stands beside it there has a default here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from netraven_keys.config.document import Document, Path_, overlaid, read_document
+from netraven_keys.config.world import World
+from netraven_keys.errors import BadConfiguration
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+Days = Annotated[int, Field(ge=1, le=3650)]
+TableName = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class Group(BaseModel):
+    """Strict: a number in quotes is not a number, and an unknown setting is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Backup(Group):
+    backup_path: str = Field("data/key_backups", description="Directory for key backups; not inside `key_path`.")
+    auto_backup: bool = Field(True, description="Whether each rotation is gated by a verified backup.")
+    max_backups: int = Field(5, ge=1, le=1000, description="How many backups are kept.")
+    max_age_days: Days | None = Field(None, description="Backups older than this are pruned, down to one.")
+    every_days: Days = Field(7, description="A scheduled run backs up when the newest one is older.")
+    password_file: str | None = Field(
+        None, description="File with the backup password. Environment: NETRAVEN_BACKUP_PASSWORD(_FILE)."
+    )
+    recipients: list[str] = Field([], description="age or ssh public keys that can open the backups.")
+
+
+class KeyRotation(Group):
+    key_path: str = Field("data/keys", description="The key directory.")
+    rotation_interval_days: Days = Field(90, description="Days from activation until a key is overdue.")
+    automatic_rotation: bool = Field(True, description="Whether scheduled runs make new versions.")
+    backup: Backup = Backup()
+
+
+class Security(Group):
+    key_rotation: KeyRotation = KeyRotation()
+
+
+class Schedule(Group):
+    type: Literal["hourly", "daily", "weekly", "monthly", "cron"] = "weekly"
+    day: Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"] = "monday"
+    day_of_month: int = Field(1, ge=1, le=28, description="For `monthly`.")
+    time: str = Field("01:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="HH:MM, in quotes.")
+    timezone: str = Field("UTC", description="A name of the IANA time zone database.")
+    cron: str | None = Field(None, description="Five fields, for `cron`.")
+
+
+class KeyRotationTask(Group):
+    min_age_days: Days | None = Field(None, description="Age from which a run rotates; default 85/90 of the interval.")
+    schedule: Schedule = Schedule()
+
+
+class Tasks(Group):
+    key_rotation: KeyRotationTask = KeyRotationTask()
+
+
+class Key(Group):
+    algorithm: Literal["AES-256-GCM"] = "AES-256-GCM"
+    rotation_interval_days: Days | None = Field(None, description="Default: security.key_rotation's.")
+    min_age_days: Days | None = Field(None, description="Age from which a run rotates.")
+    destroy: Literal["manual", "automatic"] = Field("manual", description="Whether old versions go by themselves.")
+    data_backups_kept_days: int | None = Field(None, ge=0, description="How long dumps of the data are kept.")
+    destroy_after_days: Days = Field(30, description="Days between scheduling a destruction and doing it.")
+
+    @model_validator(mode="after")
+    def _automatic_needs_days(self) -> Self:
+        if self.destroy == "automatic" and self.data_backups_kept_days is None:
+            raise ValueError("`destroy: automatic` needs `data_backups_kept_days`")
+        return self
+
+
+class FormerPlace(Group):
+    table: TableName | None = None
+    column: TableName | None = None
+    bind: Literal["column", "row"] | None = None
+
+
+class Target(Group):
+    name: Name
+    key: Name = Field("credentials", description="The named key its values are under.")
+    url: str = Field(description="sqlite:///path or postgresql://user@host/db; take a password from ${VARIABLE}.")
+    table: TableName = Field(description="The table, as `schema.table` where it needs a schema.")
+    column: TableName
+    bind: Literal["column", "row"] = Field("column", description="What values are bound to.")
+    accept: list[Literal["netraven-gen1", "netraven-gen2", "plaintext"]] = Field(
+        [], description="Formats that are read besides ours; `rotate` and `reencrypt` by hand convert them."
+    )
+    adopt: bool = Field(False, description="Whether scheduled runs convert them too.")
+    was: list[FormerPlace] = Field([], description="Former names of table, column or bind.")
+
+
+class EnvMasterKey(Group):
+    name: Name
+    provider: Literal["env"]
+    variable: str = Field("NETRAVEN_ENCRYPTION_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
+class FileMasterKey(Group):
+    name: Name
+    provider: Literal["file"]
+    path: str
+
+
+class PassphraseMasterKey(Group):
+    name: Name
+    provider: Literal["passphrase"]
+
+
+MasterKey = Annotated[EnvMasterKey | FileMasterKey | PassphraseMasterKey, Field(discriminator="provider")]
+
+
+class NetravenLegacy(Group):
+    key_path: str | None = Field(None, description="The predecessor's directory of <name>.key files.")
+    master_key_variable: str = Field("NETRAVEN_LEGACY_ENCRYPTION_KEY", description="Its master key.")
+    salt_variable: str = Field("NETRAVEN_ENCRYPTION_SALT", description="gen2's salt, where it was changed.")
+    backup: str | None = Field(None, description="A netraven_key_backup to take keys from.")
+    backup_password_variable: str = Field("NETRAVEN_LEGACY_BACKUP_PASSWORD", description="Its password.")
+
+
+class Legacy(Group):
+    netraven: NetravenLegacy | None = None
+
+
+class Audit(Group):
+    path: str = Field("data/audit", description="Directory of the audit log.")
+    checkpoint_path: str = Field("data/audit_checkpoints", description="Directory of signed checkpoints.")
+
+
+class Settings(Group):
+    """All settings of config/key_rotation.yaml."""
+
+    application: str = Field("netraven", min_length=1, max_length=255, description="What ciphertexts are bound to.")
+    security: Security = Security()
+    tasks: Tasks = Tasks()
+    keys: dict[Name, Key] = Field({"credentials": Key()}, min_length=1, description="The named keys.")
+    targets: list[Target] = Field([], description="Where ciphertext lies.")
+    master_keys: list[MasterKey] = Field(
+        [EnvMasterKey(name="daily", provider="env")], min_length=1, description="What `init` makes owner slots of."
+    )
+    legacy: Legacy = Legacy()
+    audit: Audit = Audit()
+    propagation_seconds: int = Field(0, ge=0, le=86400, description="Wait until readers know a new version.")
+    prove_wait_seconds: int = Field(30, ge=0, le=86400, description="Wait for transactions older than activation.")
+    keyring_group: int | None = Field(None, ge=0, description="GID that may read the keyring document.")
+    epoch_table: str | None = Field("netraven_keys_epoch", description="Table in each database, or null for none.")
+
+    @field_validator("targets")
+    @classmethod
+    def _distinct_targets(cls, targets: list[Target]) -> list[Target]:
+        names = [target.name for target in targets]
+        columns = [(target.url, target.table, target.column) for target in targets]
+        if len(set(names)) != len(names):
+            raise ValueError("two targets have the same name")
+        if len(set(columns)) != len(columns):
+            raise ValueError("two targets are on one column")
+        return targets
+
+    @field_validator("master_keys")
+    @classmethod
+    def _distinct_master_keys(cls, master_keys: list[MasterKey]) -> list[MasterKey]:
+        if len({master_key.name for master_key in master_keys}) != len(master_keys):
+            raise ValueError("two master keys have the same name")
+        return master_keys
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for target in self.targets:
+            if target.key not in self.keys:
+                raise ValueError(f"target {target.name!r} names the key {target.key!r}, which is not under `keys:`")
+        for name in self.keys:
+            interval, min_age = self.intervals(name)
+            if min_age >= interval:
+                raise ValueError(
+                    f"key {name!r}: min_age_days ({min_age}) must be below rotation_interval_days ({interval}), "
+                    "or no run could rotate in time"
+                )
+        return self
+
+    def intervals(self, name: str) -> tuple[int, int]:
+        """Rotation interval and minimum age of a key, in days."""
+        key, common = self.keys[name], self.security.key_rotation.rotation_interval_days
+        interval = key.rotation_interval_days or common
+        min_age = key.min_age_days
+        if min_age is None and key.rotation_interval_days in (None, common):
+            min_age = self.tasks.key_rotation.min_age_days
+        return interval, min_age if min_age is not None else max(0, interval * 85 // 90)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The settings, and from where each came."""
+
+    settings: Settings
+    document: Document
+
+    def origin(self, path: Path_) -> str:
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.document.filled:
+                return f"environment {self.document.filled[path[:end]]}"
+        return self.document.where(path) if path in self.document.lines else "default"
+
+
+def load_settings(path: Path, world: World) -> Loaded:
+    """Raises BadConfiguration with every finding, each with its line."""
+    document = overlaid(read_document(path, world), world)
+    try:
+        return Loaded(Settings.model_validate(document.values), document)
+    except ValidationError as problem:
+        found = [_finding(error, document) for error in problem.errors(include_url=False, include_input=False)]
+        raise BadConfiguration("\n".join(found)) from None
+
+
+def _finding(error: Any, document: Document) -> str:
+    path: Path_ = tuple(part for part in error["loc"] if part not in _DISCRIMINATED)
+    place = document.filled.get(path)
+    where = f"the variable {place}" if place is not None else document.where(path)
+    name = ".".join(str(part) for part in path)
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(path[-1]), _known_names(), n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"{where}: unknown setting {name}{hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {name}: {message}" if name else f"{where}: {message}"
+
+
+_DISCRIMINATED = frozenset({"env", "file", "passphrase"})
+
+
+def _known_names() -> list[str]:
+    groups: list[type[Group]] = [Settings, Security, KeyRotation, Backup, Tasks, KeyRotationTask, Schedule, Key, Target]
+    groups += [FormerPlace, EnvMasterKey, FileMasterKey, Legacy, NetravenLegacy, Audit]
+    return sorted({name for group in groups for name in group.model_fields})

@@ -1,0 +1,162 @@
+"""What production refuses to start with, and what may only be warned about (DESIGN section 10).
+
+Everything that is not exactly `dev` or `test` in NETRAVEN_ENV is production. The findings name
+settings and variables, never a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from netraven_keys.config.secrets import is_known_secret, weakness
+from netraven_keys.config.settings import EnvMasterKey, FileMasterKey, Loaded, Settings
+from netraven_keys.config.world import World, read_secret_file
+from netraven_keys.errors import BadConfiguration, ForbiddenSecret, InsecurePermissions, NetravenKeysError
+
+BACKUP_PASSWORD = "NETRAVEN_BACKUP_PASSWORD"  # noqa: S105  # the name of a variable
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`error` is None for what is only a warning."""
+
+    message: str
+    remedy: str
+    error: type[BadConfiguration] | None = ForbiddenSecret
+
+
+def check(loaded: Loaded, world: World) -> list[Finding]:
+    """All findings. In dev and test nothing is refused, and warnings are left out."""
+    if not world.production:
+        return []
+    settings = loaded.settings
+    return [*_master_keys(settings, world), *_backup(settings, world), *_paths(settings), *_databases(settings)]
+
+
+def refuse(findings: list[Finding]) -> None:
+    """Raises the first finding that is an error, and names how many there are."""
+    errors = [(finding, finding.error) for finding in findings if finding.error is not None]
+    if errors:
+        first, error = errors[0]
+        more = f" (and {len(errors) - 1} more: netraven-keys config check)" if len(errors) > 1 else ""
+        raise error(first.message + more, remedy=first.remedy)
+
+
+def _master_keys(settings: Settings, world: World) -> list[Finding]:
+    found: list[Finding] = []
+    for master_key in settings.master_keys:
+        try:
+            if isinstance(master_key, EnvMasterKey):
+                secret, source = world.get(master_key.variable), f"in {master_key.variable}"
+            elif isinstance(master_key, FileMasterKey):
+                secret, source = read_secret_file(Path(master_key.path), master_key.name), f"in {master_key.path}"
+            else:
+                continue
+        except BadConfiguration as problem:
+            found.append(Finding(problem.message, problem.remedy, type(problem)))
+            continue
+        except NetravenKeysError:
+            continue  # not there now: said, with its own exit code, by the command that needs it
+        why = None if secret is None else weakness(secret)
+        if why is not None:
+            found.append(
+                Finding(
+                    f"the master key {master_key.name!r} ({source}) {why}, which production does not allow",
+                    ForbiddenSecret.default_remedy,
+                )
+            )
+    return found
+
+
+def _backup(settings: Settings, world: World) -> list[Finding]:
+    backup = settings.security.key_rotation.backup
+    if not backup.auto_backup:
+        message = "`auto_backup: false`: versions are used before any backup holds them"
+        return [Finding(message, "Set `auto_backup: true` and a backup password.", None)]
+    if backup.recipients:
+        return []
+    try:
+        password = (
+            world.get(BACKUP_PASSWORD)
+            if backup.password_file is None
+            else read_secret_file(Path(backup.password_file), "backup.password_file")
+        )
+    except NetravenKeysError as problem:
+        return [Finding(problem.message, problem.remedy, BadConfiguration)]
+    if password is None:
+        return [
+            Finding(
+                "no backup password and no recipients are set, so key backups could not be made",
+                f"Set {BACKUP_PASSWORD}_FILE, `backup.password_file` or `backup.recipients`.",
+                BadConfiguration,
+            )
+        ]
+    why = weakness(password)
+    if why is None:
+        return []
+    return [Finding(f"the backup password {why}, which production does not allow", "Use a long random one.")]
+
+
+def _paths(settings: Settings) -> list[Finding]:
+    rotation = settings.security.key_rotation
+    keys, backups = Path(rotation.key_path).resolve(), Path(rotation.backup.backup_path).resolve()
+    found: list[Finding] = []
+    if keys == backups or keys in backups.parents or backups in keys.parents:
+        found.append(
+            Finding(
+                f"the key path {keys} and the backup path {backups} are the same or one is inside the other",
+                "Keep backups in a directory, better on a volume, of their own.",
+                BadConfiguration,
+            )
+        )
+    elif _device(keys) == _device(backups):
+        message = "keys and backups are on one mount: what takes one takes the other"
+        found.append(Finding(message, "Put `backup_path` on another volume.", None))
+    allowed = 0o700 if settings.keyring_group is None else 0o750
+    found.extend(_too_open(keys, allowed))
+    found.extend(_too_open(backups, 0o700))
+    return found
+
+
+def _device(path: Path) -> int:
+    while not path.exists():
+        path = path.parent
+    return path.stat().st_dev
+
+
+def _too_open(directory: Path, allowed: int) -> list[Finding]:
+    try:
+        mode = stat.S_IMODE(os.stat(directory).st_mode)
+    except OSError:
+        return []
+    if mode & 0o777 & ~allowed == 0:
+        return []
+    return [
+        Finding(
+            f"{directory} is open to others (mode {mode:04o})", f"chmod {allowed:o} {directory}", InsecurePermissions
+        )
+    ]
+
+
+def _databases(settings: Settings) -> list[Finding]:
+    found: list[Finding] = []
+    for target in settings.targets:
+        try:
+            url = make_url(target.url)
+        except ArgumentError:
+            continue  # said properly when the engine is made
+        if url.password is not None and (is_known_secret(url.password) or url.password == url.username):
+            found.append(
+                Finding(
+                    f"the database password of target {target.name!r} is a default one, "
+                    "which production does not allow",
+                    "Change the password of the database role.",
+                )
+            )
+    return found

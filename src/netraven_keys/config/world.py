@@ -1,0 +1,84 @@
+"""The environment, as it was when the process started, and secrets that come through it.
+
+Every variable has a `..._FILE` twin that names a file: symbolic links are followed (that is how
+secrets are mounted), a file that group or others may write is refused, one trailing newline is
+dropped, and giving both is an error.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from netraven_keys.errors import BadConfiguration, InsecurePermissions, MasterKeyUnavailable
+
+MAX_SECRET_FILE = 1024 * 1024
+DEVELOPMENT_ENVIRONMENTS = ("dev", "test")
+
+
+@dataclass(frozen=True, repr=False)
+class World:
+    """The environment variables. Its repr shows none of them."""
+
+    variables: Mapping[str, str]
+
+    @classmethod
+    def present(cls) -> World:
+        return cls(dict(os.environ))
+
+    @property
+    def production(self) -> bool:
+        """Everything but exactly `dev` and `test` is production, and so is nothing at all."""
+        return self.variables.get("NETRAVEN_ENV") not in DEVELOPMENT_ENVIRONMENTS
+
+    def get(self, name: str) -> str | None:
+        """A variable, or the content of the file its `_FILE` twin names; None when neither is set.
+
+        Raises BadConfiguration when both are set or the file cannot be read.
+        """
+        value, file = self.variables.get(name), self.variables.get(f"{name}_FILE")
+        if value is not None and file is not None:
+            raise BadConfiguration(f"{name} and {name}_FILE are both set", remedy="Unset one of them.")
+        if file is None:
+            return value
+        return read_secret_file(Path(file), f"{name}_FILE")
+
+    def config_file(self) -> str:
+        return self.variables.get("CONFIG_FILE") or "config/key_rotation.yaml"
+
+
+def read_secret_file(path: Path, named_by: str) -> str:
+    """Raises MasterKeyUnavailable (not readable), InsecurePermissions, BadConfiguration."""
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_mode & 0o022:
+                raise InsecurePermissions(
+                    f"the secret file {path} ({named_by}) may be written by group or others", remedy=f"chmod 600 {path}"
+                )
+            content = file.read(MAX_SECRET_FILE + 1)
+    except OSError as problem:
+        raise MasterKeyUnavailable(
+            f"the secret file {path} ({named_by}) cannot be read: {os.strerror(problem.errno or 0)}"
+        ) from None
+    if len(content) > MAX_SECRET_FILE:
+        raise BadConfiguration(f"the secret file {path} ({named_by}) is larger than 1 MiB")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadConfiguration(f"the secret file {path} ({named_by}) is not UTF-8 text") from None
+    return text[:-1] if text.endswith("\n") else text
+
+
+def who() -> str:
+    """The operating system's user and host, for the audit record."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,1 @@
+"""Bytes in, bytes out. No files, no clock, no settings."""

@@ -1,0 +1,149 @@
+"""New things in a keyring: itself, named keys, versions, slots, legacy entries. Pure but for random bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
+
+from netraven_keys.crypto.aead import random_key
+from netraven_keys.crypto.kdf import derive
+from netraven_keys.crypto.secret import SecretBytes
+from netraven_keys.crypto.signing import public_key_of
+from netraven_keys.errors import Refused
+from netraven_keys.keyring import seal, transitions
+from netraven_keys.keyring.model import (
+    ALGORITHM,
+    AuditHead,
+    Keyring,
+    LegacyEntry,
+    NamedKey,
+    Slot,
+    SlotKind,
+)
+from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.keyring.transitions import Because
+
+
+class Wraps(Protocol):
+    """The half of a master key that making a slot needs (ports.MasterKey)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def origin(self) -> str: ...
+    def wrap(self, key: SecretBytes, associated_data: bytes) -> bytes: ...
+
+
+def new_keyring(master_keys: Sequence[Wraps], audit_head: AuditHead, now: datetime) -> OwnedKeyring:
+    """A keyring with an owner slot per master key and no named key yet. Its epoch is 0 until it is saved."""
+    if not master_keys:
+        raise ValueError("a keyring without an owner slot could never be opened")
+    keyring_id = os.urandom(16).hex()
+    root = random_key()
+    sealer = seal.Sealer(keyring_id, root)
+    signing_seed, journal_key, audit_seed = random_key(), random_key(), random_key()
+    slots = tuple(_owner_slot(keyring_id, master_key, root, now) for master_key in master_keys)
+    keyring = Keyring(
+        keyring_id=keyring_id,
+        epoch=0,
+        created_at=now,
+        saved_at=now,
+        audit_head=audit_head,
+        signing_key=public_key_of(signing_seed),
+        audit_key=public_key_of(audit_seed),
+        sealed_signing_seed=sealer.seal(signing_seed, seal.SIGNING_SEED),
+        sealed_journal_key=sealer.seal(journal_key, seal.JOURNAL_KEY),
+        sealed_audit_seed=sealer.seal(audit_seed, seal.AUDIT_SEED),
+        slots=slots,
+    )
+    return OwnedKeyring(keyring, root, slots[0])
+
+
+def _owner_slot(keyring_id: str, master_key: Wraps, root: SecretBytes, now: datetime) -> Slot:
+    slot_key = random_key()
+    return Slot(
+        name=master_key.name,
+        kind=SlotKind.OWNER,
+        origin=master_key.origin,
+        created_at=now,
+        wrapped=master_key.wrap(slot_key, seal.slot_binding(keyring_id, master_key.name)),
+        content=seal.seal_owner_content(keyring_id, master_key.name, slot_key, root),
+    )
+
+
+def add_reader_slot(owned: OwnedKeyring, master_key: Wraps, names: Sequence[str], now: datetime) -> Keyring:
+    """A slot that encrypts and decrypts with the named keys, and can do nothing else.
+
+    Raises UnknownKey for a name the keyring does not have, Refused for a slot name in use.
+    """
+    keyring = owned.keyring
+    if any(slot.name == master_key.name for slot in keyring.slots):
+        raise Refused(f"there is already a slot named {master_key.name!r}", remedy="Choose another name.")
+    slot_key = random_key()
+    content = seal.ReaderContent({name: owned.sealer(name).key for name in names}, keyring.signing_key)
+    slot = Slot(
+        name=master_key.name,
+        kind=SlotKind.READER,
+        origin=master_key.origin,
+        created_at=now,
+        wrapped=master_key.wrap(slot_key, seal.slot_binding(keyring.keyring_id, master_key.name)),
+        content=seal.seal_reader_content(keyring.keyring_id, master_key.name, slot_key, content),
+        keys=tuple(sorted(names)),
+        sealed_slot_key=owned.root.seal(slot_key, seal.READER_SLOT_KEY, master_key.name),
+    )
+    return replace(keyring, slots=(*keyring.slots, slot))
+
+
+def add_named_key(owned: OwnedKeyring, name: str) -> Keyring:
+    """A named key with a wrapping key of its own and no version yet."""
+    if any(key.name == name for key in owned.keyring.keys):
+        raise ValueError(f"the key {name} exists")
+    sealed = owned.root.seal(random_key(), seal.WRAPPING_KEY, name)
+    return owned.keyring.with_key(NamedKey(name, ALGORITHM, sealed))
+
+
+def stage_version(owned: OwnedKeyring, name: str, because: Because) -> Keyring:
+    """A new version with fresh random material, pre-active."""
+    key = owned.keyring.key(name)
+    number = transitions.next_number(key)
+    key_id = transitions.unique_key_id(_random_ids(), owned.keyring)
+    sealed = seal.seal_material(owned.sealer(name), name, number, key_id, random_key())
+    return transitions.stage(owned.keyring, name, key_id=key_id, sealed=sealed, because=because)
+
+
+def _random_ids() -> Iterator[int]:
+    while True:
+        yield int.from_bytes(os.urandom(4), "big")
+
+
+def fingerprint(material: SecretBytes) -> str:
+    """Tells two legacy keys apart without telling anything of either."""
+    return derive(material, "netraven-keys/1/legacy-fingerprint", size=8).expose().hex()
+
+
+def add_legacy_entries(owned: OwnedKeyring, name: str, found: dict[tuple[str, str], SecretBytes]) -> Keyring:
+    """Seals predecessors' keys the keyring does not hold yet; returns the keyring unchanged if it holds all.
+
+    Raises Refused when a name comes back with other bytes: one of the two is wrong, and which is
+    not for us to guess.
+    """
+    key, sealer = owned.keyring.key(name), owned.sealer(name)
+    held = {(entry.format, entry.name): entry for entry in key.legacy}
+    added: list[LegacyEntry] = []
+    for (format_, entry_name), material in sorted(found.items()):
+        mark = fingerprint(material)
+        present = held.get((format_, entry_name))
+        if present is None:
+            sealed = seal.seal_legacy(sealer, name, format_, entry_name, material)
+            added.append(LegacyEntry(format_, entry_name, mark, sealed))
+        elif present.fingerprint != mark:
+            raise Refused(
+                f"the legacy key {entry_name!r} ({format_}) given now is not the one the keyring holds for {name!r}",
+                remedy="Check `legacy:` and its master key variable; the keyring keeps the key it has.",
+            )
+    if not added:
+        return owned.keyring
+    return owned.keyring.with_key(replace(key, legacy=(*key.legacy, *added)))

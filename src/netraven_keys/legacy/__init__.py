@@ -1,0 +1,1 @@
+"""Readers of what others wrote. No function here can encrypt."""

@@ -1,0 +1,220 @@
+"""Every seam as a Protocol, with what crosses it. Implementations never import each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from netraven_keys.crypto.secret import SecretBytes
+
+RowKey = tuple[Any, ...]
+"""A primary key as the database gave it, one member per column."""
+
+Stored = str | bytes
+"""A value as it lies in a column: text in text columns, bytes in binary ones."""
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """The present time in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds, for intervals only."""
+        ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class MasterKey(Protocol):
+    """One provider of what opens a slot."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def origin(self) -> str: ...
+    @property
+    def uri(self) -> str:
+        """Printable, without secrets."""
+        ...
+
+    def wrap(self, key: SecretBytes, associated_data: bytes) -> bytes:
+        """Raises MasterKeyUnavailable."""
+        ...
+
+    def unwrap(self, blob: bytes, associated_data: bytes) -> SecretBytes:
+        """Raises NotMine, MasterKeyUnavailable or CorruptSlot: never one class for all."""
+        ...
+
+
+class KeyringStore(Protocol):
+    """Where the document lies. Compare-and-swap, or two schedulers both rotate."""
+
+    @property
+    def place(self) -> str: ...
+
+    def stamp(self) -> object | None:
+        """Equal stamps mean an unchanged document; None means there is none."""
+        ...
+
+    def load(self) -> bytes | None: ...
+
+    def save(self, document: bytes, *, expected_epoch: int) -> None:
+        """Raises EpochConflict, StorageFailed. The caller holds `lock()`."""
+        ...
+
+    def load_journal(self) -> bytes | None: ...
+    def save_journal(self, content: bytes) -> None: ...
+
+    def lock(self) -> AbstractContextManager[None]:
+        """The short lock around a change. Raises Busy."""
+        ...
+
+    def lease(self, owner: str) -> AbstractContextManager[None]:
+        """The rotation lease. Raises Busy at once."""
+        ...
+
+
+# --- targets --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value and where it lies. `place` is what a store pages by (a rowid, or the primary key)."""
+
+    key: RowKey
+    value: Any
+    place: RowKey
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`next` is None after the last batch."""
+
+    cells: tuple[Cell, ...]
+    next: RowKey | None
+
+
+@dataclass(frozen=True)
+class Change:
+    cell: Cell
+    new: Stored
+
+
+class Swap(StrEnum):
+    """What became of one change."""
+
+    WRITTEN = "written"
+    MISSED = "missed"  # the application wrote or deleted the row in between: its write wins
+    REFUSED = "refused"  # the database would not take it (constraint, trigger, lock)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Values that start with `prefix`, or, where that is None, contain `contains`."""
+
+    label: str
+    prefix: Stored | None = None
+    contains: str | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which values a scan returns: those that start with `only`, without any that starts with one of
+    `but_not` or holds `but_not_containing`."""
+
+    but_not: tuple[Stored, ...] = ()
+    only: Stored | None = None
+    but_not_containing: str | None = None
+
+
+EVERYTHING = Selection()
+
+
+@dataclass(frozen=True)
+class Count:
+    """Values per pattern label; `rest` matched none, `null` is SQL NULL."""
+
+    by_label: dict[str, int]
+    rest: int
+    null: int
+
+
+@dataclass(frozen=True)
+class TargetFacts:
+    """What a preflight learned about a target without changing anything."""
+
+    primary_key: tuple[str, ...]
+    binary: bool
+    width: int | None  # characters that fit, None when unlimited
+    longest: int  # bytes of the longest value
+    update_triggers: tuple[str, ...]
+    rows: int
+
+
+class Target(Protocol):
+    """A place that holds ciphertext. Moves opaque values and cannot read them.
+
+    Every method raises TargetUnavailable when the database cannot be reached.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def place(self) -> str:
+        """Where it is, for people; secrets masked."""
+        ...
+
+    @property
+    def binary(self) -> bool:
+        """Whether values are bytes. Raises TargetMisdeclared."""
+        ...
+
+    def preflight(self) -> TargetFacts:
+        """Raises TargetMisdeclared, PreflightRefused."""
+        ...
+
+    def scan(self, after: RowKey | None, limit: int, selection: Selection) -> Batch: ...
+
+    def longest(self, selection: Selection) -> int:
+        """Bytes of the longest value selected; 0 when there is none."""
+        ...
+
+    def swap(self, changes: Sequence[Change]) -> list[Swap]:
+        """Writes each new value only where the value that was read is still there; one result each."""
+        ...
+
+    def count(self, patterns: Sequence[Pattern]) -> Count:
+        """The first pattern that fits a value counts it. On the primary server, in one statement."""
+        ...
+
+    def moment(self) -> object:
+        """A mark of the present, for `older_transactions`."""
+        ...
+
+    def older_transactions(self, moment: object) -> str | None:
+        """Names the oldest transaction begun before `moment` that is still open, or None."""
+        ...
+
+
+class EpochRows(Protocol):
+    """The epoch as a database remembers it, against a keyring put back from an older copy."""
+
+    @property
+    def place(self) -> str: ...
+    def exists(self) -> bool: ...
+    def create(self) -> None:
+        """Raises PreflightRefused when the table may not be made."""
+        ...
+
+    def last_seen(self, keyring_id: str) -> int:
+        """0 when never seen."""
+        ...
+
+    def raise_to(self, keyring_id: str, epoch: int) -> None:
+        """Never lowers it."""
+        ...

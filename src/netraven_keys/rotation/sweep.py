@@ -1,0 +1,164 @@
+"""One pass over one target: batches by key, each value considered, each change swapped.
+
+Bad values never stop the good ones. A value the application changed meanwhile is skipped and met
+again in the next pass; one that refuses its write three times unchanged is quarantined.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from netraven_keys.ports import Cell, Change, RowKey, Selection, Stored, Swap, Target
+from netraven_keys.rotation.reencrypt import Current, Left, Quarantined, Reencryptor, Rewritten
+from netraven_keys.values.place import RowPart, row_text
+
+MAX_REFUSALS = 3
+MAX_LISTED = 1000
+BATCH_ROWS = 500
+_BATCH_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class QuarantinedValue:
+    target: str
+    row: str
+    reason: str
+    detail: str
+
+
+@dataclass
+class Tally:
+    """What a sweep of one target did. Counts of the last pass where a pass replaces them."""
+
+    target: str
+    re_encrypted: int = 0
+    converted: dict[str, int] = field(default_factory=dict)
+    wrapped_twice: int = 0
+    skipped_conflict: int = 0
+    # Of the last pass only: a value that was mended meanwhile is no longer in quarantine.
+    quarantined: int = 0
+    quarantined_off_primary: int = 0
+    left: int = 0
+    refused: int = 0
+    listed: list[QuarantinedValue] = field(default_factory=list)
+    # Not in the present pass alone: how often an unchanged value has refused its write.
+    refusals: dict[RowKey, tuple[bytes, int]] = field(default_factory=dict)
+
+    def begin_pass(self) -> None:
+        self.quarantined = self.quarantined_off_primary = self.left = self.refused = 0
+        self.listed = []
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Yielded after each batch. `written` are the values written by this batch."""
+
+    target: str
+    seen: int
+    written: int
+
+
+def row_label(key: RowKey) -> str:
+    """A primary key for people and JSON: its parts as text, joined by a slash."""
+    return "/".join(row_text(p) if isinstance(p, RowPart) else str(p) for p in key)
+
+
+def batch_size(longest: int) -> int:
+    """Rows per batch, so that a batch of the longest values stays within 32 MiB."""
+    return max(1, min(BATCH_ROWS, _BATCH_BYTES // max(1, longest)))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """`present` gives the reencryptor for the keyring as it is now; it is asked before each batch.
+
+    It raises Superseded when another version has become the primary. `reserve` counts encryptions
+    before they happen.
+    """
+
+    target: Target
+    present: Callable[[], Reencryptor]
+    reserve: Callable[[int], None]
+    selection: Selection
+    primary_prefix: Stored
+    rows_per_batch: int
+
+    def one_pass(self, tally: Tally) -> Iterator[Progress]:
+        tally.begin_pass()
+        after: RowKey | None = None
+        while True:
+            reencryptor = self.present()
+            batch = self.target.scan(after, self.rows_per_batch, self.selection)
+            changes = self._considered(batch.cells, reencryptor, tally)
+            if changes:
+                self.reserve(len(changes))
+            written = self._swapped(changes, tally)
+            yield Progress(self.target.name, len(batch.cells), written)
+            if batch.next is None:
+                return
+            after = batch.next
+
+    def _considered(
+        self, cells: tuple[Cell, ...], reencryptor: Reencryptor, tally: Tally
+    ) -> list[tuple[Change, Rewritten]]:
+        changes: list[tuple[Change, Rewritten]] = []
+        for cell in cells:
+            outcome = reencryptor.consider(cell.value, cell.key)
+            if isinstance(outcome, Rewritten):
+                if self._refused_too_often(cell, tally):
+                    outcome = Quarantined("not_written", f"the database refused the write {MAX_REFUSALS} times")
+                else:
+                    changes.append((Change(cell, outcome.new), outcome))
+            if isinstance(outcome, Left):
+                tally.left += 1
+            elif isinstance(outcome, Quarantined):
+                self._quarantine(cell, outcome, tally)
+            elif isinstance(outcome, Current):
+                pass
+        return changes
+
+    def _quarantine(self, cell: Cell, why: Quarantined, tally: Tally) -> None:
+        tally.quarantined += 1
+        value = cell.value
+        starts_current = isinstance(value, type(self.primary_prefix)) and value[: len(self.primary_prefix)] == (
+            self.primary_prefix
+        )
+        tally.quarantined_off_primary += not starts_current
+        if len(tally.listed) < MAX_LISTED:
+            tally.listed.append(QuarantinedValue(self.target.name, row_label(cell.key), why.reason, why.detail))
+
+    def _swapped(self, changes: list[tuple[Change, Rewritten]], tally: Tally) -> int:
+        written = 0
+        for (change, outcome), result in zip(changes, self.target.swap([c for c, _ in changes]), strict=True):
+            if result is Swap.WRITTEN:
+                written += 1
+                tally.re_encrypted += 1
+                tally.wrapped_twice += outcome.layers > 1
+                if outcome.format is not None:
+                    tally.converted[outcome.format] = tally.converted.get(outcome.format, 0) + 1
+                tally.refusals.pop(change.cell.key, None)
+            else:
+                self._not_written(change.cell, result, tally)
+        return written
+
+    def _not_written(self, cell: Cell, result: Swap, tally: Tally) -> None:
+        """A miss counts as a refusal only if the same bytes are met again: then it is not the application."""
+        mark, count = _mark(cell.value), 1
+        before = tally.refusals.get(cell.key)
+        if before is not None and before[0] == mark:
+            count = before[1] + 1
+        tally.refusals[cell.key] = (mark, count)
+        if result is Swap.MISSED:
+            tally.skipped_conflict += 1
+        tally.refused += 1
+
+    def _refused_too_often(self, cell: Cell, tally: Tally) -> bool:
+        before = tally.refusals.get(cell.key)
+        return before is not None and before[1] >= MAX_REFUSALS and before[0] == _mark(cell.value)
+
+
+def _mark(value: Stored) -> bytes:
+    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+    return hashlib.sha256(data).digest()

@@ -1,0 +1,175 @@
+"""`init`: the keyring, its slots, and the first version of each configured key.
+
+On an existing keyring it adds what is missing and changes nothing else. A version is staged and
+saved before it is activated, like every other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from netraven_keys.audit.events import (
+    EpochTableCreated,
+    KeyAdded,
+    KeyringCreated,
+    LegacyKeysSealed,
+    VersionActivated,
+    VersionStaged,
+)
+from netraven_keys.errors import KeyringMissing, NetravenKeysError
+from netraven_keys.keyring import create, transitions
+from netraven_keys.keyring.model import AuditHead, Keyring
+from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.ports import Pattern, Stored
+from netraven_keys.service.installation import Installation, ManagedTarget
+from netraven_keys.service.keyring_access import (
+    because,
+    change_keyring,
+    check_history,
+    create_keyring,
+    open_owned,
+    tell_databases,
+)
+from netraven_keys.service.preflight import check_declared_width
+from netraven_keys.values.formats import NETRAVEN_GEN1, NETRAVEN_GEN2, OUR_TEXT
+
+WHY = "init"
+
+
+@dataclass(frozen=True)
+class Initialised:
+    """`done` says in plain lines what was made; empty when there was nothing to do."""
+
+    keyring: Keyring
+    created: bool
+    done: tuple[str, ...]
+
+
+def initialise(inst: Installation, *, without_targets: bool = False) -> Initialised:
+    """Raises KeyringMissing over existing ciphertext, and what the targets and the store raise."""
+    done: list[str] = []
+    if not without_targets:
+        for managed in inst.targets:
+            check_declared_width(managed, managed.target.preflight())
+    created = inst.store.load() is None
+    if created and not without_targets:
+        _refuse_over_ciphertext(inst)
+    if not without_targets:
+        _make_epoch_tables(inst, done)
+    if created:
+        owned = _create(inst)
+        done.append(f"keyring {owned.keyring.keyring_id} with {_plural(len(owned.keyring.slots), 'owner slot')}")
+    else:
+        owned = open_owned(inst)
+        check_history(inst, owned.keyring)
+    for name in inst.policies:
+        owned = _first_version(inst, owned, name, done)
+    owned = adopt_legacy_keys(inst, owned, list(inst.policies), done)
+    tell_databases(inst, owned.keyring)
+    return Initialised(owned.keyring, created, tuple(done))
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _create(inst: Installation) -> OwnedKeyring:
+    head = inst.audit.head()
+    new = create.new_keyring(inst.all_master_keys(), AuditHead(head.size, head.root_hash), inst.clock.now())
+    return create_keyring(inst, KeyringCreated(tuple(slot.name for slot in new.keyring.slots)), new)
+
+
+def _refuse_over_ciphertext(inst: Installation) -> None:
+    for managed in inst.targets:
+        found = _our_values(managed)
+        if found:
+            raise KeyringMissing(
+                f"there is no keyring at {inst.store.place}, but target {managed.name!r} holds "
+                f"{found:,} values of ours: a new keyring could not open them"
+            )
+
+
+def _our_values(managed: ManagedTarget) -> int:
+    """By the text label; in a binary column by the wire form's mark, where plaintext is not expected."""
+    target = managed.target
+    prefix: Stored = OUR_TEXT
+    if target.binary:
+        prefix = b"\x01"
+    return target.count([Pattern("ours", prefix)]).by_label["ours"]
+
+
+def _first_version(inst: Installation, owned: OwnedKeyring, name: str, done: list[str]) -> OwnedKeyring:
+    if not any(key.name == name for key in owned.keyring.keys):
+        owned = change_keyring(inst, KeyAdded(name), lambda o: _with_key(o, name))
+        done.append(f"key {name}")
+    key = owned.keyring.key(name)
+    if not key.versions:
+        owned = change_keyring(
+            inst,
+            VersionStaged(name, WHY, for_rotation=False),
+            lambda o: o.keyring if o.keyring.key(name).versions else create.stage_version(o, name, because(inst, WHY)),
+        )
+        key = owned.keyring.key(name)
+    if key.newest_used is None:
+        first = key.versions[-1].number
+        owned = change_keyring(
+            inst,
+            VersionActivated(name, first, WHY),
+            lambda o: (
+                o.keyring
+                if o.keyring.key(name).newest_used
+                else transitions.activate(o.keyring, name, first, because(inst, WHY))
+            ),
+        )
+        done.append(f"{name} v{first}, active")
+    return owned
+
+
+def _with_key(owned: OwnedKeyring, name: str) -> Keyring:
+    """Another `init` may have been quicker."""
+    if any(key.name == name for key in owned.keyring.keys):
+        return owned.keyring
+    return create.add_named_key(owned, name)
+
+
+def adopt_legacy_keys(
+    inst: Installation, owned: OwnedKeyring, names: list[str], done: list[str] | None = None
+) -> OwnedKeyring:
+    """Seals the predecessor's keys into each named key whose targets accept what they opened."""
+    wanted = {
+        name: {f for t in inst.targets_of(name) for f in t.rules.accept} & {NETRAVEN_GEN1, NETRAVEN_GEN2}
+        for name in names
+    }
+    if not any(wanted.values()):
+        return owned
+    found = inst.legacy_keys()
+    for name, formats in wanted.items():
+        keys = {place: material for place, material in found.items() if place[0] in formats}
+        held = {(entry.format, entry.name) for entry in owned.keyring.key(name).legacy}
+        added = tuple(sorted(f"{f}:{n}" for f, n in keys.keys() - held))
+        event = LegacyKeysSealed(name, added)
+        # Run even when nothing is added: a key that came back with other bytes must be said.
+        changed = create.add_legacy_entries(owned, name, keys)
+        if changed is not owned.keyring:
+            owned = change_keyring(inst, event, partial(create.add_legacy_entries, name=name, found=keys))
+            if done is not None:
+                done.append(f"{_plural(len(added), 'legacy key')} sealed for {name}, to decrypt with only")
+    return owned
+
+
+def _make_epoch_tables(inst: Installation, done: list[str]) -> None:
+    """Before the keyring, so that a role that may not make tables leaves nothing behind."""
+    missing = [rows for rows in inst.epoch_rows if not rows.exists()]
+    if not missing:
+        return
+    event = EpochTableCreated(tuple(rows.place for rows in missing))
+    operation = inst.audit.intent(event, now=inst.clock.now(), keyring_id="", epoch=0)
+    try:
+        for rows in missing:
+            rows.create()
+            done.append(f"epoch table in {rows.place}")
+    except NetravenKeysError as problem:
+        inst.audit.result(operation, "failed", now=inst.clock.now(), epoch=0, details={"error": problem.code})
+        raise
+    inst.audit.result(operation, "done", now=inst.clock.now(), epoch=0)

@@ -1,0 +1,198 @@
+"""Opening the keyring, and the one way to change it.
+
+A change: under the short lock, read and verify the present document, write the intent, save by
+compare-and-swap on the epoch, read back, write the result. Then the databases learn the epoch. The
+keyring comes first and they after it, so that they can lag but never lead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from netraven_keys.audit.events import Event, Reencryption
+from netraven_keys.audit.log import Operation
+from netraven_keys.errors import (
+    ForbiddenSecret,
+    NetravenKeysError,
+    NotInitialised,
+    Refused,
+    RolledBack,
+    StorageFailed,
+    TargetUnavailable,
+)
+from netraven_keys.keyring import journal as journals
+from netraven_keys.keyring.journal import Journal
+from netraven_keys.keyring.model import AuditHead, Keyring, Origin
+from netraven_keys.keyring.opened import OpenedKeyring, OwnedKeyring, open_document
+from netraven_keys.keyring.transitions import Because
+from netraven_keys.service.installation import Installation
+
+
+def because(inst: Installation, why: str) -> Because:
+    return Because(inst.clock.now(), inst.who, why)
+
+
+def open_keyring(inst: Installation) -> OpenedKeyring:
+    """Raises NotInitialised, and what open_document raises. Changes nothing."""
+    document = inst.store.load()
+    if document is None:
+        raise NotInitialised(f"there is no keyring at {inst.store.place} yet")
+    opened = open_document(document, inst.master_keys())
+    development = [slot.name for slot in opened.keyring.slots if slot.origin == Origin.DEVELOPMENT]
+    if inst.production and development:
+        raise ForbiddenSecret(
+            f"the keyring has a development slot ({', '.join(development)}), which production does not open",
+            remedy="Make a keyring for production with a generated master key (`netraven-keys master generate`).",
+        )
+    return opened
+
+
+def open_owned(inst: Installation) -> OwnedKeyring:
+    """As `open_keyring`; raises Refused when the master key opens only a reader slot."""
+    opened = open_keyring(inst)
+    if not isinstance(opened, OwnedKeyring):
+        raise Refused(
+            f"the master key opens the reader slot {opened.slot.name!r}, which cannot change the keyring",
+            remedy="Use the master key of an owner slot; `netraven-keys master list` shows them.",
+        )
+    return opened
+
+
+def check_history(inst: Installation, keyring: Keyring) -> None:
+    """Raises AuditBroken and RolledBack: the keyring must not be older than what was seen before.
+
+    A database that cannot be reached is passed over here; a rotation has reached it before.
+    """
+    inst.audit.check(keyring.audit_head.size, keyring.audit_head.root_hash)
+    _check_epoch(keyring, inst.audit.last_epoch(keyring.keyring_id), "the audit log")
+    for rows in inst.epoch_rows:
+        try:
+            seen = rows.last_seen(keyring.keyring_id)
+        except TargetUnavailable as problem:
+            inst.warn(f"the epoch could not be compared: {problem.message}")
+            continue
+        _check_epoch(keyring, seen, rows.place)
+
+
+def _check_epoch(keyring: Keyring, seen: int, where: str) -> None:
+    if keyring.epoch < seen:
+        raise RolledBack(
+            f"the keyring is at epoch {keyring.epoch}, but {where} has seen epoch {seen}: "
+            "an older copy was put back, and nothing is encrypted with it"
+        )
+
+
+Transition = Callable[[OwnedKeyring], Keyring]
+
+
+def change_keyring(inst: Installation, event: Event, transition: Transition) -> OwnedKeyring:
+    """Applies a transition and saves it as the next epoch. Returns the keyring as saved.
+
+    A transition that returns the keyring it was given changes, writes and records nothing. Raises
+    AuditUnavailable (nothing changed), StorageFailed, EpochConflict, and what the transition raises.
+    """
+    with inst.store.lock():
+        owned = open_owned(inst)
+        check_history(inst, owned.keyring)
+        _record_recovered(inst, owned.keyring)
+        changed = transition(owned)
+        if changed is owned.keyring:
+            return owned
+        owned = _save(inst, owned, changed, event)
+    tell_databases(inst, owned.keyring)
+    return owned
+
+
+def create_keyring(inst: Installation, event: Event, new: OwnedKeyring) -> OwnedKeyring:
+    """Saves the first epoch. The caller has made sure that there may be a new keyring at all."""
+    with inst.store.lock():
+        return _save(inst, new, new.keyring, event)
+
+
+def _save(inst: Installation, owned: OwnedKeyring, changed: Keyring, event: Event) -> OwnedKeyring:
+    before = owned.keyring
+    operation = inst.audit.intent(event, now=inst.clock.now(), keyring_id=before.keyring_id, epoch=before.epoch)
+    head = inst.audit.head()
+    saved = replace(
+        changed,
+        epoch=before.epoch + 1,
+        saved_at=max(inst.clock.now(), before.saved_at),
+        audit_head=AuditHead(head.size, head.root_hash),
+    )
+    try:
+        inst.store.save(owned.document(saved), expected_epoch=before.epoch)
+    except NetravenKeysError as problem:
+        _record_failed_save(inst, operation, before, problem)
+        raise
+    inst.audit.result(operation, "done", now=inst.clock.now(), epoch=saved.epoch)
+    return owned.owned(saved)
+
+
+def _record_failed_save(inst: Installation, operation: Operation, before: Keyring, problem: NetravenKeysError) -> None:
+    if isinstance(problem, StorageFailed):
+        return  # what the disk holds is not known: the next change reads it and records "recovered"
+    inst.audit.result(operation, "failed", now=inst.clock.now(), epoch=before.epoch, details={"error": problem.code})
+
+
+def _record_recovered(inst: Installation, keyring: Keyring) -> None:
+    """Under the lock no change is running, so an intent without a result is of a process that died."""
+    for operation in inst.audit.unfinished():
+        if operation.event != Reencryption.name and operation.keyring_id == keyring.keyring_id:
+            inst.audit.result(operation, "recovered", now=inst.clock.now(), epoch=keyring.epoch)
+
+
+def tell_databases(inst: Installation, keyring: Keyring) -> None:
+    """Best effort after each save: a database that lags is brought up by the next change or rotation."""
+    for rows in inst.epoch_rows:
+        try:
+            if rows.exists():
+                rows.raise_to(keyring.keyring_id, keyring.epoch)
+        except TargetUnavailable as problem:
+            inst.warn(f"the epoch could not be written: {problem.message}")
+
+
+# --- the journal ----------------------------------------------------------------------------------
+
+
+def read_journal(inst: Installation, owned: OwnedKeyring) -> Journal:
+    """An empty journal when there is none, or when it is not this keyring's or was altered."""
+    keyring_id = owned.keyring.keyring_id
+    content = inst.store.load_journal()
+    found = None if content is None else journals.decode(content, keyring_id, owned.journal_key)
+    if content is not None and found is None:
+        inst.warn("the journal was damaged or altered and counts as empty; counts start again from the census")
+    return found or Journal(keyring_id)
+
+
+def change_journal(inst: Installation, owned: OwnedKeyring, change: Callable[[Journal], Journal]) -> Journal:
+    with inst.store.lock():
+        changed = change(read_journal(inst, owned))
+        inst.store.save_journal(journals.encode(changed, owned.journal_key))
+    return changed
+
+
+def uses_of(journal: Journal, keyring: Keyring, name: str) -> int:
+    """How often the newest version of a key has encrypted, at least: the journal's count, or the values
+    the last census found under it, whichever is more."""
+    newest = keyring.key(name).newest_used
+    if newest is None:
+        return 0
+    census = journal.censuses.get(name, {})
+    counted = sum(int(t["versions"].get(f"v{newest.number}", 0)) for t in census.get("targets", []))
+    return max(journal.uses.get(newest.key_id, 0), counted)
+
+
+class UseCounter:
+    """Counts encryptions before they happen, in durable blocks, so that a crash never under-counts."""
+
+    def __init__(self, inst: Installation, owned: OwnedKeyring, key_id: int, *, block: int) -> None:
+        self._inst, self._owned, self._key_id, self._block = inst, owned, key_id, block
+        self._left = 0
+
+    def reserve(self, count: int) -> None:
+        if count > self._left:
+            more = max(count - self._left, self._block)
+            change_journal(self._inst, self._owned, lambda journal: journal.with_uses(self._key_id, more))
+            self._left += more
+        self._left -= count

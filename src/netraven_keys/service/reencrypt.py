@@ -1,0 +1,55 @@
+"""`reencrypt`: steps 6 and 7 alone, to continue a rotation or to sweep up stragglers and conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from netraven_keys.errors import NetravenKeysError, UnknownTarget
+from netraven_keys.rotation.report import KeyReport
+from netraven_keys.service.initialise import adopt_legacy_keys
+from netraven_keys.service.installation import Installation
+from netraven_keys.service.keyring_access import check_history, open_owned, tell_databases
+from netraven_keys.service.preflight import check_target
+from netraven_keys.service.rotate import end_rotation
+from netraven_keys.service.sweeping import Event, Stage, Steps, SweepOfKey, mark_moment
+
+
+def reencrypt(inst: Installation, *, key: str | None, target: str | None) -> Generator[Event, None, list[KeyReport]]:
+    """Every key, one key, or one target. Raises Busy, UnknownKey, UnknownTarget."""
+    if target is not None:
+        key = _key_of(inst, key, target)
+    names = inst.key_names(key)
+    reports: list[KeyReport] = []
+    with inst.store.lease(f"reencrypt by {inst.who} since {inst.clock.now():%Y-%m-%d %H:%M:%S} UTC"):
+        check_history(inst, open_owned(inst).keyring)
+        for name in names:
+            started = inst.clock.monotonic()
+            try:
+                report = yield from _reencrypt_key(inst, name, target)
+            except NetravenKeysError as problem:
+                report = KeyReport(name, None, None, error=problem)
+            report.seconds["total"] = inst.clock.monotonic() - started
+            reports.append(report)
+    return reports
+
+
+def _key_of(inst: Installation, key: str | None, target: str) -> str:
+    for name in inst.key_names(key):
+        if any(managed.name == target for managed in inst.targets_of(name)):
+            return name
+    raise UnknownTarget(f"there is no target named {target!r}" + (f" for the key {key!r}" if key else ""))
+
+
+def _reencrypt_key(inst: Installation, name: str, target: str | None) -> Steps:
+    yield Stage(name, "preflight")
+    owned = open_owned(inst)
+    key, primary = owned.primary(name)
+    checked = [check_target(managed, key, primary.number, converts=True) for managed in inst.targets_of(name, target)]
+    owned = adopt_legacy_keys(inst, owned, [name])
+    tell_databases(inst, owned.keyring)
+    # Only an unfinished rotation has a proof outstanding that must wait for older writers.
+    freshness = mark_moment(inst, checked) if key.rotation is not None else None
+    report = yield from SweepOfKey(inst, owned, name, checked, freshness, None).run()
+    if report.ended and key.rotation is not None and target is None and key.rotation.to_version <= primary.number:
+        end_rotation(inst, name, primary.number)
+    return report

@@ -1,0 +1,237 @@
+"""`rotate`: the steps of DESIGN section 5, for every due key or a named one.
+
+A version is durable before the first byte of data is written with it. A key with an unfinished
+rotation finishes that one and stops. A crash anywhere, followed by `rotate` or `reencrypt`, ends
+where no crash would have: what is unfinished is written in the signed keyring itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+
+from netraven_keys.audit.events import RotationEnded, VersionActivated, VersionStaged
+from netraven_keys.errors import (
+    ConfirmationMissing,
+    NetravenKeysError,
+    NothingEncrypts,
+    Refused,
+    StorageFailed,
+)
+from netraven_keys.keyring import create, transitions
+from netraven_keys.keyring.model import Keyring, NamedKey, State
+from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.rotation.plan import Plan
+from netraven_keys.rotation.policy import Due, due
+from netraven_keys.rotation.report import KeyReport
+from netraven_keys.service.initialise import adopt_legacy_keys
+from netraven_keys.service.installation import Installation
+from netraven_keys.service.keyring_access import (
+    because,
+    change_keyring,
+    check_history,
+    open_owned,
+    read_journal,
+    tell_databases,
+    uses_of,
+)
+from netraven_keys.service.preflight import Checked, check_target
+from netraven_keys.service.sweeping import Event, Stage, Steps, SweepOfKey, mark_moment
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for. `force` needs a `reason`; `by_hand` converts legacy and plaintext values."""
+
+    key: str | None = None
+    force: bool = False
+    reason: str | None = None
+    by_hand: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """`not_due` has a line for each key that was looked at and not rotated."""
+
+    reports: tuple[KeyReport, ...]
+    not_due: tuple[str, ...]
+
+
+def rotate(inst: Installation, request: Request) -> Generator[Event, None, Result]:
+    """Raises Busy, ConfirmationMissing, UnknownKey, and what opening the keyring raises."""
+    if request.force and not (request.reason or "").strip():
+        raise ConfirmationMissing("a forced rotation needs a reason for the audit record", remedy="Add --reason TEXT.")
+    reports: list[KeyReport] = []
+    not_due: list[str] = []
+    names = inst.key_names(request.key)
+    with inst.store.lease(f"rotate by {inst.who} since {inst.clock.now():%Y-%m-%d %H:%M:%S} UTC"):
+        owned = open_owned(inst)
+        check_history(inst, owned.keyring)
+        for name in names:
+            why = _why(inst, open_owned(inst), name, request)
+            if not why.is_due:
+                not_due.append(why.why)
+                continue
+            reports.append((yield from _guarded(inst, name, why.why, request)))
+    return Result(tuple(reports), tuple(not_due))
+
+
+def _guarded(inst: Installation, name: str, why: str, request: Request) -> Steps:
+    """One key that fails does not stop the others."""
+    started = inst.clock.monotonic()
+    try:
+        report = yield from _rotate_key(inst, name, why, request)
+    except NetravenKeysError as problem:
+        report = KeyReport(name, None, None, error=problem)
+    report.seconds["total"] = inst.clock.monotonic() - started
+    return report
+
+
+def _why(inst: Installation, owned: OwnedKeyring, name: str, request: Request) -> Due:
+    key = owned.keyring.key(name)
+    decision = due(
+        key,
+        inst.policies[name],
+        uses=uses_of(read_journal(inst, owned), owned.keyring, name),
+        now=inst.clock.now(),
+    )
+    if key.rotation is not None:
+        return replace(decision, is_due=True, why=f"the rotation to v{key.rotation.to_version} is unfinished")
+    if request.force:
+        return replace(decision, is_due=True, why=request.reason or "")
+    return decision
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+def plans(inst: Installation, request: Request) -> tuple[list[Plan], list[str]]:
+    """What `rotate` would do, and the lines of keys it would leave alone. Changes nothing."""
+    owned = open_owned(inst)
+    check_history(inst, owned.keyring)
+    found: list[Plan] = []
+    not_due: list[str] = []
+    for name in inst.key_names(request.key):
+        why = _why(inst, owned, name, request)
+        if why.is_due:
+            found.append(_plan(inst, owned.keyring.key(name), why.why, request)[0])
+        else:
+            not_due.append(why.why)
+    return found, not_due
+
+
+def _plan(inst: Installation, key: NamedKey, why: str, request: Request) -> tuple[Plan, list[Checked]]:
+    to_version, creates = _next_version(key)
+    checked = [
+        check_target(managed, key, to_version, converts=request.by_hand or managed.adopt)
+        for managed in inst.targets_of(key.name)
+    ]
+    newest = key.newest_used
+    activates = newest is None or newest.number != to_version
+    plan = Plan(
+        key=key.name,
+        from_version=_from_version(key, to_version),
+        to_version=to_version,
+        creates=creates,
+        activates=activates,
+        resumes=key.rotation is not None,
+        why=why,
+        propagation_seconds=int(inst.propagation_seconds),
+        targets=tuple(c.plan(to_version) for c in checked),
+    )
+    return plan, checked
+
+
+def _next_version(key: NamedKey) -> tuple[int, bool]:
+    """The version to rotate to, and whether it has to be made: an unfinished rotation's, one that was
+    staged by hand, or a new one."""
+    newest = key.newest_used
+    if key.rotation is not None:
+        used = 0 if newest is None else newest.number
+        return max(key.rotation.to_version, used), False
+    floor = 0 if newest is None else newest.number
+    staged = [v.number for v in key.versions if v.state is State.PRE_ACTIVE and v.number > floor]
+    return (max(staged), False) if staged else (transitions.next_number(key), True)
+
+
+def _from_version(key: NamedKey, to_version: int) -> int | None:
+    """The version that was active before: where most values are still."""
+    return max((v.number for v in key.versions if v.activated_at and v.number < to_version), default=None)
+
+
+# --- the steps ------------------------------------------------------------------------------------
+
+
+def _rotate_key(inst: Installation, name: str, why: str, request: Request) -> Steps:
+    yield Stage(name, "preflight")
+    owned = open_owned(inst)
+    for_audit = why if owned.keyring.key(name).rotation is None else "resumed"
+    plan, checked = _plan(inst, owned.keyring.key(name), why, request)
+    if request.by_hand or any(c.converts for c in checked):
+        owned = adopt_legacy_keys(inst, owned, [name])
+    if plan.creates or not plan.resumes:
+        yield Stage(name, f"creating v{plan.to_version}" if plan.creates else f"taking v{plan.to_version}")
+        owned = _begin(inst, name, plan, for_audit)
+    if plan.activates:
+        if inst.propagation_seconds:
+            yield Stage(name, f"waiting {inst.propagation_seconds:g} s for readers")
+            inst.clock.sleep(inst.propagation_seconds)
+        yield Stage(name, f"activating v{plan.to_version}")
+        owned = _activate(inst, name, plan.to_version, for_audit)
+    tell_databases(inst, owned.keyring)
+    report = yield from SweepOfKey(inst, owned, name, checked, mark_moment(inst, checked), plan.from_version).run()
+    if report.ended:
+        end_rotation(inst, name, plan.to_version)
+    return report
+
+
+def _begin(inst: Installation, name: str, plan: Plan, why: str) -> OwnedKeyring:
+    """Step 2, in one save: the version, pre-active, and the mark that a rotation to it has begun."""
+
+    def transition(owned: OwnedKeyring) -> Keyring:
+        if _next_version(owned.keyring.key(name)) != (plan.to_version, plan.creates):
+            raise Refused(f"the versions of {name} changed since the plan was made", remedy="Run the command again.")
+        reason = because(inst, why)
+        staged = create.stage_version(owned, name, reason) if plan.creates else owned.keyring
+        return transitions.begin_rotation(staged, name, plan.to_version, reason)
+
+    saved = change_keyring(inst, VersionStaged(name, why, for_rotation=True), transition)
+    return _read_again(inst, saved, name, plan.to_version)
+
+
+def _read_again(inst: Installation, saved: OwnedKeyring, name: str, number: int) -> OwnedKeyring:
+    """What is on disk opens, and its new version works, before anything depends on it."""
+    owned = open_owned(inst)
+    if owned.keyring.epoch < saved.keyring.epoch:
+        raise StorageFailed(f"{inst.store.place} reads back older than it was just written")
+    key = owned.keyring.key(name)
+    cipher = owned.aead(key, key.version(number))
+    if cipher.open(cipher.seal(b"canary", b"canary"), b"canary") != b"canary":
+        raise StorageFailed(f"the new version {name} v{number} does not decrypt what it encrypts")
+    return owned
+
+
+def _activate(inst: Installation, name: str, number: int, why: str) -> OwnedKeyring:
+    """Step 5, in one save: the new primary, and the old one deactivated."""
+
+    def transition(owned: OwnedKeyring) -> Keyring:
+        state = owned.keyring.key(name).version(number).state
+        if state is State.ACTIVE:
+            return owned.keyring
+        if state is not State.PRE_ACTIVE:
+            raise NothingEncrypts(f"{name} v{number} is {state}: the rotation to it cannot go on")
+        return transitions.activate(owned.keyring, name, number, because(inst, why))
+
+    return change_keyring(inst, VersionActivated(name, number, why), transition)
+
+
+def end_rotation(inst: Installation, name: str, number: int) -> None:
+    """The census is the proof; this only takes away the mark that says there is work left."""
+
+    def transition(owned: OwnedKeyring) -> Keyring:
+        rotation = owned.keyring.key(name).rotation
+        if rotation is None or rotation.to_version > number:
+            return owned.keyring
+        return transitions.end_rotation(owned.keyring, name)
+
+    change_keyring(inst, RotationEnded(name, number), transition)

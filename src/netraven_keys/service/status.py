@@ -1,0 +1,198 @@
+"""`status`: one look at everything. Reads the keyring, the journal and the audit log, no target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from netraven_keys.errors import NetravenKeysError
+from netraven_keys.keyring.codec import spell_time
+from netraven_keys.keyring.journal import Journal
+from netraven_keys.keyring.model import Keyring, NamedKey, Rotation, State
+from netraven_keys.rotation.policy import MAX_USES, Due, due
+from netraven_keys.service.counting import quarantined_before
+from netraven_keys.service.installation import Installation
+from netraven_keys.service.keyring_access import check_history, open_owned, read_journal, uses_of
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """`values` is None until a census has counted."""
+
+    number: int
+    key_id: int
+    state: State
+    created_at: datetime
+    activated_at: datetime | None
+    values: int | None
+    counted_at: str | None
+
+
+@dataclass(frozen=True)
+class KeyStatus:
+    name: str
+    primary: int | None
+    due: Due
+    age_days: int | None
+    uses: int
+    versions: tuple[VersionStatus, ...]
+    rotation: Rotation | None
+    counted_at: str | None
+    plaintext: int
+    legacy: int
+    null: int
+    quarantined: tuple[dict[str, str], ...]
+    targets: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """`wrong` are findings, each with the command that mends it; `notices` are only to be known."""
+
+    keyring: Keyring
+    place: str
+    keys: tuple[KeyStatus, ...]
+    wrong: tuple[str, ...]
+    notices: tuple[str, ...]
+    audit_lines: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "keyring_id": self.keyring.keyring_id,
+            "epoch": self.keyring.epoch,
+            "saved_at": spell_time(self.keyring.saved_at),
+            "audit_lines": self.audit_lines,
+            "keys": [_key_json(key) for key in self.keys],
+            "wrong": list(self.wrong),
+            "notices": list(self.notices),
+        }
+
+
+def _key_json(key: KeyStatus) -> dict[str, Any]:
+    return {
+        "name": key.name,
+        "primary_version": key.primary,
+        "due_at": None if key.due.due_at is None else spell_time(key.due.due_at),
+        "due": key.due.is_due,
+        "overdue": key.due.overdue,
+        "why": key.due.why,
+        "encryptions": key.uses,
+        "clients_counted": False,
+        "unfinished_rotation_to": None if key.rotation is None else key.rotation.to_version,
+        "quarantined": list(key.quarantined),
+        "versions": [
+            {
+                "version": version.number,
+                "key_id": f"{version.key_id:08x}",
+                "state": version.state.value,
+                "created_at": spell_time(version.created_at),
+                "values": version.values,
+                "counted_at": version.counted_at,
+            }
+            for version in key.versions
+        ],
+    }
+
+
+def status(inst: Installation) -> Status:
+    """Raises what opening the keyring raises; what is wrong beyond that is in the result."""
+    owned = open_owned(inst)
+    journal = read_journal(inst, owned)
+    keys = tuple(
+        _key_status(inst, owned.keyring, journal, name)
+        for name in inst.policies
+        if any(key.name == name for key in owned.keyring.keys)
+    )
+    wrong = [*_history_findings(inst, owned.keyring)]
+    for name in inst.policies:
+        if name not in {key.name for key in keys}:
+            wrong.append(f"{name} is declared and has no key yet: netraven-keys init")
+    for key in keys:
+        wrong.extend(_findings(key))
+    return Status(
+        owned.keyring,
+        inst.store.place,
+        keys,
+        tuple(wrong),
+        inst.notices,
+        _told(lambda: inst.audit.head().size),
+    )
+
+
+def _key_status(inst: Installation, keyring: Keyring, journal: Journal, name: str) -> KeyStatus:
+    key, now = keyring.key(name), inst.clock.now()
+    census = journal.censuses.get(name, {})
+    targets: list[dict[str, Any]] = census.get("targets", [])
+    uses, newest = uses_of(journal, keyring, name), key.newest_used
+    activated = None if newest is None else newest.activated_at
+    return KeyStatus(
+        name=name,
+        primary=None if key.primary is None else key.primary.number,
+        due=due(key, inst.policies[name], uses=uses, now=now),
+        age_days=None if activated is None else max(0, (now - activated).days),
+        uses=uses,
+        versions=_versions(key, census.get("at"), targets),
+        rotation=key.rotation,
+        counted_at=census.get("at"),
+        plaintext=sum(t["plaintext"] for t in targets),
+        legacy=sum(sum(t["legacy"].values()) for t in targets),
+        null=sum(t["null"] for t in targets),
+        quarantined=tuple(quarantined_before(journal, name)),
+        targets=len(inst.targets_of(name)),
+    )
+
+
+def _versions(key: NamedKey, counted_at: str | None, targets: list[dict[str, Any]]) -> tuple[VersionStatus, ...]:
+    return tuple(
+        VersionStatus(
+            number=version.number,
+            key_id=version.key_id,
+            state=version.state,
+            created_at=version.created_at,
+            activated_at=version.activated_at,
+            values=None if counted_at is None else sum(t["versions"].get(f"v{version.number}", 0) for t in targets),
+            counted_at=counted_at,
+        )
+        for version in key.versions
+    )
+
+
+def _told(question: Callable[[], int]) -> int | None:
+    try:
+        return question()
+    except NetravenKeysError:
+        return None
+
+
+def _history_findings(inst: Installation, keyring: Keyring) -> list[str]:
+    try:
+        check_history(inst, keyring)
+    except NetravenKeysError as problem:
+        return [f"{problem.message}: {problem.remedy}"]
+    return []
+
+
+def _findings(key: KeyStatus) -> list[str]:
+    found: list[str] = []
+    if key.rotation is not None:
+        found.append(
+            f"{key.name}: the rotation to v{key.rotation.to_version} of {key.rotation.started_at:%Y-%m-%d %H:%M} UTC "
+            f"is unfinished: netraven-keys rotate --key {key.name}"
+        )
+    if key.due.overdue:
+        found.append(f"{key.name}: {key.due.why}: netraven-keys rotate --key {key.name}")
+    if key.primary is None:
+        found.append(f"{key.name}: no version is active, so nothing encrypts: netraven-keys keys resume or activate")
+    if key.quarantined:
+        found.append(
+            f"{key.name}: {len(key.quarantined)} values are in quarantine: "
+            f"netraven-keys verify --key {key.name} lists them"
+        )
+    stale = sum(v.values or 0 for v in key.versions if key.primary is not None and v.number < key.primary)
+    if stale > len(key.quarantined) and key.rotation is None:
+        found.append(f"{key.name}: {stale:,} values are under older versions: netraven-keys reencrypt --key {key.name}")
+    if key.uses >= MAX_USES:
+        found.append(f"{key.name}: has encrypted 2^31 times or more: netraven-keys rotate --key {key.name}")
+    return found

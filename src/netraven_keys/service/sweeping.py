@@ -1,0 +1,261 @@
+"""Steps 6 and 7: carry every value of a key's targets to the primary, then prove it by census.
+
+Shared by `rotate` and `reencrypt`. The keyring is looked at again before each batch: a change that
+leaves the primary alone is taken in, one that replaces it ends the sweep as superseded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from netraven_keys.audit.events import Reencryption
+from netraven_keys.audit.log import Operation
+from netraven_keys.errors import Incomplete, NetravenKeysError, RolledBack
+from netraven_keys.keyring.codec import spell_time
+from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.ports import EVERYTHING, Selection
+from netraven_keys.rotation.prove import TargetCensus, prefix_of, take_census
+from netraven_keys.rotation.reencrypt import Reencryptor
+from netraven_keys.rotation.report import KeyReport
+from netraven_keys.rotation.sweep import Progress, Sweep, Tally, batch_size
+from netraven_keys.service.installation import PUBLISHED_STALENESS_SECONDS, Installation
+from netraven_keys.service.keyring_access import UseCounter, change_journal, open_owned
+from netraven_keys.service.preflight import Checked
+
+_USE_BLOCK = 65_536
+# A pass that ends with values left and wrote nothing is given this many more chances: the
+# application may be holding locks, or writing as fast as we read.
+_PATIENCE = 3
+MAX_PASSES = 100
+
+
+class Superseded(Incomplete):
+    """Another version became the primary while this sweep was running."""
+
+    code = "superseded"
+    default_remedy = "Run `netraven-keys rotate`; it carries everything to the present primary."
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a rotation is, for the progress display. `total` is in values, 0 where nothing is counted."""
+
+    key: str
+    title: str
+    total: int = 0
+
+
+Event = Stage | Progress
+Steps = Generator[Event, None, KeyReport]
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """When the primary was activated as this run knows it, and each database's mark of that moment.
+
+    None where nothing was activated lately: then no proof has to wait for older transactions.
+    """
+
+    monotonic: float
+    moments: dict[str, object]
+
+
+def mark_moment(inst: Installation, checked: Sequence[Checked]) -> Freshness:
+    return Freshness(inst.clock.monotonic(), {c.managed.name: c.managed.target.moment() for c in checked})
+
+
+class SweepOfKey:
+    """One sweep and proof of one key's targets, for one primary."""
+
+    def __init__(
+        self,
+        inst: Installation,
+        owned: OwnedKeyring,
+        key: str,
+        checked: Sequence[Checked],
+        freshness: Freshness | None,
+        from_version: int | None,
+    ) -> None:
+        self._inst, self._owned, self._checked = inst, owned, checked
+        self._freshness, self._from_version = freshness, from_version
+        self._key, self._primary = owned.primary(key)
+        self._stamp = inst.store.stamp()
+        self._counter = UseCounter(inst, owned, self._primary.key_id, block=_USE_BLOCK)
+        self._reencryptors: dict[str, Reencryptor] = {}
+        self._tallies = {c.managed.name: Tally(c.managed.name) for c in checked}
+
+    def run(self) -> Steps:
+        """Yields stages and progress, returns the report. Raises Superseded and TargetUnavailable."""
+        started = self._inst.clock.monotonic()
+        already = sum(c.census.versions.get(self._primary.number, 0) for c in self._checked)
+        operation = self._inst.audit.intent(
+            Reencryption(self._key.name, self._primary.number, tuple(c.managed.name for c in self._checked)),
+            now=self._inst.clock.now(),
+            keyring_id=self._owned.keyring.keyring_id,
+            epoch=self._owned.keyring.epoch,
+        )
+        try:
+            for checked in self._checked:
+                yield from self._pass(checked, "re-encrypting")
+            swept = self._inst.clock.monotonic()
+            notes, proof = yield from self._prove()
+        except BaseException as problem:
+            # Interrupted too: what was written stays written, and the record says so.
+            outcome = problem.code if isinstance(problem, NetravenKeysError) else "interrupted"
+            self._record("failed", operation, {"error": outcome})
+            raise
+        report = self._report(already, notes, proof)
+        report.seconds.update(reencrypt=swept - started, prove=self._inst.clock.monotonic() - swept)
+        self._record("done" if report.complete else "incomplete", operation, {"stale": report.stale_remaining})
+        self._keep_census(report)
+        return report
+
+    # --- one pass ---------------------------------------------------------------------------------
+
+    def _pass(self, checked: Checked, title: str) -> Generator[Event, None, None]:
+        managed = checked.managed
+        prefix = prefix_of(self._primary, binary=checked.facts.binary)
+        # With former names a current value may still be bound to one of them, so all are looked at.
+        selection = EVERYTHING if managed.rules.former else Selection(but_not=(prefix,))
+        yield Stage(self._key.name, f"{title} {managed.name}", checked.plan(self._primary.number).to_rewrite)
+        sweep = Sweep(
+            target=managed.target,
+            present=lambda: self._present(checked),
+            reserve=self._counter.reserve,
+            selection=selection,
+            primary_prefix=prefix,
+            rows_per_batch=batch_size(checked.facts.longest),
+        )
+        yield from sweep.one_pass(self._tallies[managed.name])
+
+    def _present(self, checked: Checked) -> Reencryptor:
+        stamp = self._inst.store.stamp()
+        if stamp != self._stamp:
+            self._take_in(open_owned(self._inst))
+            self._stamp = stamp
+        name = checked.managed.name
+        if name not in self._reencryptors:
+            self._reencryptors[name] = Reencryptor(
+                self._owned,
+                checked.managed.rules,
+                binary=checked.facts.binary,
+                width=checked.facts.width,
+                convert=checked.converts,
+            )
+        return self._reencryptors[name]
+
+    def _take_in(self, owned: OwnedKeyring) -> None:
+        if owned.keyring.epoch < self._owned.keyring.epoch:
+            raise RolledBack("an older copy of the keyring was put back while the sweep was running")
+        key, primary = owned.primary(self._key.name)
+        if primary.number != self._primary.number:
+            raise Superseded(
+                f"{key.name} v{primary.number} became the primary while values were carried to v{self._primary.number}"
+            )
+        self._owned, self._key = owned, key
+        self._reencryptors.clear()
+
+    # --- proving ----------------------------------------------------------------------------------
+
+    def _prove(self) -> Generator[Event, None, tuple[list[str], list[TargetCensus]]]:
+        yield Stage(self._key.name, "proving by census")
+        notes = self._wait_for_older_writers()
+        proof: list[TargetCensus] = []
+        for checked in self._checked:
+            proof.append((yield from self._prove_target(checked)))
+        return notes, proof
+
+    def _wait_for_older_writers(self) -> list[str]:
+        """The application's staleness, then every transaction begun before the activation."""
+        inst, freshness = self._inst, self._freshness
+        if freshness is None:
+            return []
+        fresh_from = freshness.monotonic + PUBLISHED_STALENESS_SECONDS
+        if (wait := fresh_from - inst.clock.monotonic()) > 0:
+            inst.clock.sleep(wait)
+        deadline = inst.clock.monotonic() + inst.prove_wait_seconds
+        notes: list[str] = []
+        for checked in self._checked:
+            moment = freshness.moments[checked.managed.name]
+            while (older := checked.managed.target.older_transactions(moment)) is not None:
+                if inst.clock.monotonic() >= deadline:
+                    notes.append(
+                        f"{checked.managed.name}: a transaction older than the activation is still open and may "
+                        f"bring in values under the old version ({older})"
+                    )
+                    break
+                inst.clock.sleep(0.2)
+        return notes
+
+    def _prove_target(self, checked: Checked) -> Generator[Event, None, TargetCensus]:
+        """Counts; passes again while a pass makes progress. Done is what the count says."""
+        patience = _PATIENCE
+        tally = self._tallies[checked.managed.name]
+        for _ in range(MAX_PASSES):
+            census = take_census(checked.managed.target, self._key, checked.managed.rules.accept)
+            if self._stale(checked, census) == 0 and not tally.refused:
+                return census
+            before = tally.re_encrypted
+            yield from self._pass(checked, "another pass over")
+            if tally.re_encrypted == before:
+                patience -= 1
+                if patience < 0:
+                    break
+                self._inst.clock.sleep(0.1)
+        return take_census(checked.managed.target, self._key, checked.managed.rules.accept)
+
+    def _stale(self, checked: Checked, census: TargetCensus) -> int:
+        """Values readable and not under the primary: what is in quarantine, and what this run does not
+        convert, is neither."""
+        tally = self._tallies[checked.managed.name]
+        return max(0, census.not_under(self._primary.number) - tally.quarantined_off_primary - tally.left)
+
+    # --- the outcome ------------------------------------------------------------------------------
+
+    def _report(self, already: int, notes: list[str], proof: list[TargetCensus]) -> KeyReport:
+        by_name = {census.name: census for census in proof}
+        stale = sum(self._stale(c, by_name[c.managed.name]) for c in self._checked)
+        converted = sum(t.converted.get("plaintext", 0) for t in self._tallies.values())
+        return KeyReport(
+            key=self._key.name,
+            from_version=self._from_version,
+            to_version=self._primary.number,
+            tallies=tuple(self._tallies.values()),
+            proof=tuple(proof),
+            already_current=already,
+            stale_remaining=stale,
+            plaintext_found=converted + sum(census.plaintext for census in proof),
+            notes=tuple(notes),
+            proven=not notes,
+        )
+
+    def _record(self, outcome: str, operation: Operation, extra: dict[str, str | int]) -> None:
+        written = sum(t.re_encrypted for t in self._tallies.values())
+        quarantined = sum(t.quarantined for t in self._tallies.values())
+        self._inst.audit.result(
+            operation,
+            outcome,
+            now=self._inst.clock.now(),
+            epoch=self._owned.keyring.epoch,
+            details={"re_encrypted": written, "quarantined": quarantined, **extra},
+        )
+
+    def _keep_census(self, report: KeyReport) -> None:
+        """For `status`; only when every target of the key was counted."""
+        if {c.managed.name for c in self._checked} == {t.name for t in self._inst.targets_of(self._key.name)}:
+            listed = report.to_json()
+            keep_census(self._inst, self._owned, self._key.name, listed["census"], listed["quarantined"])
+
+
+def keep_census(
+    inst: Installation,
+    owned: OwnedKeyring,
+    key: str,
+    targets: list[dict[str, Any]],
+    quarantined: list[dict[str, str]],
+) -> None:
+    """Keeps a census for `status`, with what the last sweep found in quarantine."""
+    kept = {"at": spell_time(inst.clock.now()), "targets": targets, "quarantined": quarantined}
+    change_journal(inst, owned, lambda journal: journal.with_census(key, kept))

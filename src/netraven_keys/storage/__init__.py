@@ -1,0 +1,1 @@
+"""Where documents lie. Carries opaque bytes; cannot read what is in them."""

@@ -1,0 +1,159 @@
+"""The key directory of one host: the keyring document, the journal, and their locks.
+
+keyring.json    the signed document            journal.json   counts and the last census (MACed)
+keyring.lock    short, around each save        rotation.lock  for the life of a rotation
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from netraven_keys.errors import Busy, EpochConflict, InsecurePermissions, KeyringTampered, StorageFailed
+from netraven_keys.storage import durable
+
+DOCUMENT = "keyring.json"
+JOURNAL = "journal.json"
+_LIMIT = 16 * 1024 * 1024
+_LOCK_WAIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Tells whether the document was replaced, without reading it."""
+
+    inode: int
+    size: int
+    changed_ns: int
+
+
+class DirectoryStore:
+    """KeyringStore over a directory. `group` is the GID that may read the document, if any."""
+
+    def __init__(self, path: Path, *, group: int | None = None) -> None:
+        self.path = path
+        self._group = group
+        self._document = path / DOCUMENT
+
+    def __repr__(self) -> str:
+        return f"<DirectoryStore {self.path}>"
+
+    @property
+    def place(self) -> str:
+        return str(self._document)
+
+    def stamp(self) -> Stamp | None:
+        """Raises StorageFailed when it cannot be told whether there is a document."""
+        try:
+            status = os.stat(self._document, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as problem:
+            raise durable.failed("look at", self._document, problem) from problem
+        return Stamp(status.st_ino, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
+
+    def load(self) -> bytes | None:
+        """The document, or None when there is none. Needs no lock and writes nothing."""
+        self._check_directory()
+        return durable.read_regular(self._document, limit=_LIMIT)
+
+    def save(self, document: bytes, *, expected_epoch: int) -> None:
+        """Replaces the document of epoch `expected_epoch` (0: there is none yet), else EpochConflict.
+
+        The caller holds `lock()`. Raises StorageFailed; the document on disk is then either the
+        old or the new one, and must be read again.
+        """
+        durable.make_directory(self.path, mode=0o700 if self._group is None else 0o750, group=self._group)
+        present = self.load()
+        epoch = 0 if present is None else _epoch_of(present)
+        if epoch != expected_epoch:
+            raise EpochConflict(f"the keyring is at epoch {epoch}, not {expected_epoch}: it was changed meanwhile")
+        mode = 0o600 if self._group is None else 0o640
+        durable.write_whole(self._document, document, mode=mode, group=self._group)
+        if self.load() != document:
+            raise StorageFailed(f"{self._document} reads back otherwise than it was written")
+
+    def load_journal(self) -> bytes | None:
+        return durable.read_regular(self.path / JOURNAL, limit=_LIMIT)
+
+    def save_journal(self, content: bytes) -> None:
+        durable.write_whole(self.path / JOURNAL, content)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """The short lock around read, change and save. Raises Busy after 30 seconds."""
+        durable.make_directory(self.path, mode=0o700 if self._group is None else 0o750, group=self._group)
+        deadline = time.monotonic() + _LOCK_WAIT_SECONDS
+        with durable.closing_fd(self._open_lock("keyring.lock")) as fd:
+            while not _taken(fd):
+                if time.monotonic() > deadline:
+                    raise Busy("another process has been changing the keyring for 30 seconds")
+                time.sleep(0.02)
+            durable.remove_leftovers(self.path, DOCUMENT)
+            yield
+
+    @contextmanager
+    def lease(self, owner: str) -> Iterator[None]:
+        """The rotation lease: one at a time, held by a flock, so that it ends with the process.
+
+        Raises Busy at once, naming the owner. The descriptor is close-on-exec: a worker never
+        inherits the lease and so never keeps it alive.
+        """
+        with durable.closing_fd(self._open_lock("rotation.lock")) as fd:
+            if not _taken(fd):
+                holder = os.pread(fd, 500, 0).decode("utf-8", "replace").strip()
+                raise Busy(f"another rotation is running ({holder or 'owner unknown'})")
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, owner.encode("utf-8"), 0)
+            try:
+                yield
+            finally:
+                os.ftruncate(fd, 0)
+
+    def _open_lock(self, name: str) -> int:
+        path = self.path / name
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as problem:
+            raise durable.failed("open", path, problem) from problem
+
+    def _check_directory(self) -> None:
+        try:
+            mode = os.stat(self.path).st_mode
+        except FileNotFoundError:
+            return
+        except OSError as problem:
+            raise durable.failed("look at", self.path, problem) from problem
+        if not stat.S_ISDIR(mode):
+            raise StorageFailed(f"{self.path} is not a directory")
+        if mode & 0o027:
+            raise InsecurePermissions(
+                f"the key directory {self.path} is open to others (mode {stat.S_IMODE(mode):04o})",
+                remedy=f"chmod 700 {self.path}   (750 where `keyring_group` is set)",
+            )
+
+
+def _taken(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _epoch_of(document: bytes) -> int:
+    """All that storage reads in a document: its place in the order of saves."""
+    try:
+        epoch = json.loads(document)["epoch"]
+    except (ValueError, KeyError, TypeError):
+        raise KeyringTampered("the keyring document on disk is damaged") from None
+    if type(epoch) is not int:
+        raise KeyringTampered("the keyring document on disk is damaged")
+    return epoch

@@ -1,0 +1,1 @@
+"""Where ciphertext lies. A carrier moves opaque values and cannot read them."""

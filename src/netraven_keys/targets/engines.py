@@ -1,0 +1,118 @@
+"""Connections to the databases of targets, and their errors in our classes.
+
+A foreign exception can hold parameters (ciphertexts) and rows; none of it is passed on: what is
+reported is the kind of error, its SQLSTATE, and for a failed connection the driver's first line,
+which names host and port.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import event, exc
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.pool import NullPool
+
+from netraven_keys.errors import BadConfiguration, TargetUnavailable
+
+WRITES = {"netraven_writes": True}
+_SQLITE_WAIT_SECONDS = 15.0
+SUPPORTED = ("sqlite", "postgresql")
+
+
+def parse_url(url: str) -> URL:
+    """Raises BadConfiguration. A missing driver name becomes the one we use."""
+    try:
+        parsed = make_url(url)
+    except exc.ArgumentError:
+        raise BadConfiguration(
+            "a target's `url` is not a database URL", remedy="Write it as sqlite:///path or postgresql://user@host/db."
+        ) from None
+    backend = parsed.get_backend_name()
+    if backend not in SUPPORTED:
+        raise BadConfiguration(
+            f"databases of kind {backend!r} are not supported", remedy=f"Supported are: {', '.join(SUPPORTED)}."
+        )
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if not parsed.database or parsed.database == ":memory:":
+        raise BadConfiguration("a target's SQLite database must be a file", remedy="Write it as sqlite:///path.")
+    return parsed
+
+
+def make_engine(url: str) -> Engine:
+    """Raises BadConfiguration. Connects to nothing yet."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite_engine(parsed)
+    try:
+        return sqlalchemy.create_engine(
+            parsed,
+            hide_parameters=True,
+            pool_size=1,
+            max_overflow=2,
+            connect_args={"connect_timeout": 10, "application_name": "netraven-keys"},
+        )
+    except ModuleNotFoundError:
+        raise BadConfiguration(
+            "PostgreSQL needs the psycopg driver, which is not installed",
+            remedy="pip install 'netraven-keys[postgres]'",
+        ) from None
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    path = Path(url.database or "")
+
+    def connect() -> sqlite3.Connection:
+        # mode=rw: a wrong path must be an error, not a new empty database.
+        return sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode=rw",
+            uri=True,
+            timeout=_SQLITE_WAIT_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+    engine = sqlalchemy.create_engine("sqlite://", creator=connect, hide_parameters=True, poolclass=NullPool)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A deferred transaction that turns to writing can fail at once with SQLITE_BUSY (lang_transaction).
+        writes = connection.get_execution_options().get("netraven_writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def printable(engine_url: str) -> str:
+    """The URL without its password."""
+    try:
+        return make_url(engine_url).render_as_string(hide_password=True)
+    except exc.ArgumentError:
+        return "(not a URL)"
+
+
+@contextmanager
+def reaching(place: str) -> Iterator[None]:
+    """Turns any database error within into TargetUnavailable, at this one place."""
+    try:
+        yield
+    except exc.DBAPIError as problem:
+        raise TargetUnavailable(f"{place}: {describe(problem)}") from None
+    except exc.SQLAlchemyError as problem:
+        raise TargetUnavailable(f"{place}: {type(problem).__name__}") from None
+
+
+def describe(problem: exc.DBAPIError) -> str:
+    """What may be said of a database error: no statement, no parameter, no row."""
+    original: Any = problem.orig
+    state = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
+    if state is None and isinstance(problem, exc.OperationalError):
+        lines = str(original).strip().splitlines()
+        return lines[0][:200] if lines else "the connection failed"
+    return f"{type(original).__name__}{f' ({state})' if state else ''}"

@@ -1,0 +1,190 @@
+"""Settings to objects: plain functions, no state. The only module that knows every implementation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from time import monotonic, sleep
+
+from sqlalchemy.engine import Engine
+
+from netraven_keys.audit.log import AuditLog
+from netraven_keys.config import settings as config
+from netraven_keys.config import startup
+from netraven_keys.config.master_keys import Prompt, master_key_from
+from netraven_keys.config.settings import Loaded, load_settings
+from netraven_keys.config.world import World, read_secret_file, who
+from netraven_keys.crypto.secret import SecretBytes
+from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
+from netraven_keys.legacy import netraven
+from netraven_keys.ports import MasterKey
+from netraven_keys.rotation.policy import KeyPolicy
+from netraven_keys.rotation.reencrypt import TargetRules
+from netraven_keys.service.installation import Installation, ManagedTarget
+from netraven_keys.storage.directory import DirectoryStore
+from netraven_keys.targets.engines import make_engine, printable
+from netraven_keys.targets.epoch_table import EpochTable
+from netraven_keys.targets.sql_table import SqlColumn
+from netraven_keys.values.place import Place
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        sleep(seconds)
+
+
+def warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def settings_path(given: str | None, world: World) -> Path:
+    """`--config`, else CONFIG_FILE, else config/key_rotation.yaml."""
+    return Path(given if given is not None else world.config_file())
+
+
+def installation(given: str | None, world: World, *, prompt: Prompt) -> Installation:
+    """Reads and checks the settings; opens, writes and connects to nothing. Raises BadConfiguration."""
+    loaded = load_settings(settings_path(given, world), world)
+    findings = startup.check(loaded, world)
+    startup.refuse(findings)
+    return assemble(loaded, world, prompt=prompt, notices=tuple(f.message for f in findings))
+
+
+def assemble(loaded: Loaded, world: World, *, prompt: Prompt, notices: tuple[str, ...] = ()) -> Installation:
+    """The objects of checked settings."""
+    settings = loaded.settings
+    engines: dict[str, Engine] = {}
+    for target in settings.targets:
+        if target.url not in engines:
+            engines[target.url] = make_engine(target.url)
+    epoch_rows = [
+        EpochTable(engine, name=settings.epoch_table, place=printable(url))
+        for url, engine in engines.items()
+        if settings.epoch_table is not None
+    ]
+    rotation = settings.security.key_rotation
+    return Installation(
+        store=DirectoryStore(Path(rotation.key_path), group=settings.keyring_group),
+        audit=AuditLog(Path(settings.audit.path), who=who()),
+        clock=SystemClock(),
+        who=who(),
+        production=world.production,
+        application=settings.application,
+        policies={name: _policy(settings, name) for name in settings.keys},
+        targets=[_managed(settings, target, engines[target.url]) for target in settings.targets],
+        epoch_rows=epoch_rows,
+        master_keys=_available(settings.master_keys, world, prompt),
+        all_master_keys=_all(settings.master_keys, world, prompt),
+        legacy_keys=cache(lambda: _legacy_keys(settings.legacy.netraven, world)),
+        propagation_seconds=settings.propagation_seconds,
+        prove_wait_seconds=settings.prove_wait_seconds,
+        notices=("backups are not written by this release", *notices),
+        warn=warn,
+    )
+
+
+def _policy(settings: config.Settings, name: str) -> KeyPolicy:
+    interval, min_age = settings.intervals(name)
+    return KeyPolicy(interval, min_age)
+
+
+def _managed(settings: config.Settings, target: config.Target, engine: Engine) -> ManagedTarget:
+    place = Place(settings.application, target.table, target.column, bind_row=target.bind == "row")
+    former = tuple(
+        Place(
+            settings.application,
+            was.table or target.table,
+            was.column or target.column,
+            bind_row=(was.bind or target.bind) == "row",
+        )
+        for was in target.was
+    )
+    carrier = SqlColumn(
+        engine,
+        name=target.name,
+        table=target.table,
+        column=target.column,
+        bind_row=target.bind == "row",
+        place=f"{printable(target.url)} {target.table}.{target.column}",
+    )
+    return ManagedTarget(
+        carrier, TargetRules(target.name, target.key, place, tuple(target.accept), former), target.adopt
+    )
+
+
+# --- master keys ----------------------------------------------------------------------------------
+
+
+def _all(declared: Sequence[config.MasterKey], world: World, prompt: Prompt) -> Callable[[], Sequence[MasterKey]]:
+    """Every declared master key: `init` makes a slot of each. Raises MasterKeyUnavailable for a missing one."""
+    return cache(lambda: [master_key_from(entry.model_dump(), world, prompt, new=True) for entry in declared])
+
+
+def _available(declared: Sequence[config.MasterKey], world: World, prompt: Prompt) -> Callable[[], Sequence[MasterKey]]:
+    """Those at hand: one suffices to open. Raises MasterKeyUnavailable when none is."""
+
+    @cache
+    def available() -> Sequence[MasterKey]:
+        found: list[MasterKey] = []
+        missing: list[MasterKeyUnavailable] = []
+        for entry in declared:
+            try:
+                found.append(master_key_from(entry.model_dump(), world, prompt))
+            except MasterKeyUnavailable as problem:
+                missing.append(problem)
+        if not found:
+            raise missing[0]
+        return found
+
+    return available
+
+
+def _legacy_keys(legacy: config.NetravenLegacy | None, world: World) -> netraven.LegacyKeys:
+    """What the settings give of the predecessor's keys; none where `legacy:` is not set."""
+    if legacy is None:
+        return {}
+    text = world.get(legacy.master_key_variable)
+    master_key = None if text is None else SecretBytes(text.encode("utf-8"))
+    files: dict[str, bytes] = {}
+    if legacy.backup is not None:
+        files |= _backup_files(Path(legacy.backup), legacy.backup_password_variable, world)
+    if legacy.key_path is not None:
+        files |= _key_files(Path(legacy.key_path))
+    keys = netraven.gen1_keys(master_key, files)
+    if master_key is not None:
+        keys |= netraven.gen2_keys(master_key, world.get(legacy.salt_variable) or netraven.GEN2_SALT)
+    return keys
+
+
+def _key_files(directory: Path) -> dict[str, bytes]:
+    if not directory.is_dir():
+        raise BadConfiguration(
+            f"the predecessor's key directory {directory} is not there",
+            remedy="Correct `legacy.netraven.key_path`, or take it out when it is no longer needed.",
+        )
+    return {
+        path.stem: read_secret_file(path, "legacy.netraven.key_path").encode("utf-8")
+        for path in sorted(directory.glob("*.key"))
+    }
+
+
+def _backup_files(path: Path, variable: str, world: World) -> dict[str, bytes]:
+    password = world.get(variable)
+    if password is None:
+        raise BadConfiguration(f"`legacy.netraven.backup` needs its password in {variable}")
+    content = read_secret_file(path, "legacy.netraven.backup").encode("utf-8")
+    found = netraven.open_backup(content, SecretBytes(password.encode("utf-8")))
+    if found is None:
+        raise BadConfiguration(f"the password in {variable} does not open {path}, or the file was altered")
+    return found
