@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -91,7 +91,13 @@ def assemble(loaded: Loaded, world: World, *, prompt: Prompt, notices: tuple[str
         prove_wait_seconds=settings.prove_wait_seconds,
         notices=("backups are not written by this release", *notices),
         warn=warn,
+        close=lambda: _dispose(engines.values()),
     )
+
+
+def _dispose(engines: Iterable[Engine]) -> None:
+    for engine in engines:
+        engine.dispose()
 
 
 def _policy(settings: config.Settings, name: str) -> KeyPolicy:

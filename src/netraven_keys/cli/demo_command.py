@@ -59,6 +59,7 @@ def _demo(run: Invocation, rows: int, directory: Path) -> int:
         say(f"A credential store in {directory}, its keys in {directory / 'keys'}.")
     else:
         say(f"The store in {directory} is there already; it is rotated once more.")
+    click.get_current_context().call_on_close(inst.close)
     initialise.initialise(inst)
     with _running(settings, rows) as process:
         say(f"An application is reading and changing {rows:,} credentials in it.")

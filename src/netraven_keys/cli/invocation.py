@@ -28,7 +28,10 @@ class Invocation:
     json: bool = False
 
     def installation(self) -> Installation:
-        return wiring.installation(self.config, self.world, prompt=ask)
+        """Raises BadConfiguration. Its connections end with the command."""
+        found = wiring.installation(self.config, self.world, prompt=ask)
+        click.get_current_context().call_on_close(found.close)
+        return found
 
     def loaded(self) -> Loaded:
         return load_settings(self.settings_path, self.world)

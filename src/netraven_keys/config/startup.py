@@ -151,7 +151,7 @@ def _databases(settings: Settings) -> list[Finding]:
             url = make_url(target.url)
         except ArgumentError:
             continue  # said properly when the engine is made
-        if url.password is not None and (is_known_secret(url.password) or url.password == url.username):
+        if url.password and (is_known_secret(url.password) or url.password == url.username):
             found.append(
                 Finding(
                     f"the database password of target {target.name!r} is a default one, "

@@ -66,7 +66,8 @@ def activate(keyring: Keyring, name: str, number: int, because: Because) -> Keyr
     newest = key.newest_used
     if newest is not None and number < newest.number:
         raise TransitionRefused(
-            f"{name} v{number} is older than v{newest.number}, which has been active: values never go to a lower version",
+            f"{name} v{number} is older than v{newest.number}, which has been active: "
+            "values never go to a lower version",
             remedy="Stage a new version (`netraven-keys keys stage`) and activate that one.",
         )
     for other in key.versions:

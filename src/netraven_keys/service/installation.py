@@ -50,6 +50,7 @@ class Installation:
     prove_wait_seconds: float
     notices: tuple[str, ...]
     warn: Callable[[str], None]
+    close: Callable[[], None]
 
     def targets_of(self, key: str, target: str | None = None) -> list[ManagedTarget]:
         """Raises UnknownTarget when no target of that key has the given name."""

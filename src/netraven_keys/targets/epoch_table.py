@@ -41,8 +41,9 @@ class EpochTable:
         except exc.DBAPIError as problem:
             raise PreflightRefused(
                 f"the table {self._table.fullname} cannot be made in {self.place}: {describe(problem)}",
-                remedy=f"Make the table {self._table.fullname} by hand (keyring_id VARCHAR(32) PRIMARY KEY, epoch BIGINT "
-                "NOT NULL) and grant this role SELECT, INSERT and UPDATE on it; or set `epoch_table: null`.",
+                remedy=f"Make the table {self._table.fullname} by hand "
+                "(keyring_id VARCHAR(32) PRIMARY KEY, epoch BIGINT NOT NULL) and let this role read and write it; "
+                "or set `epoch_table: null`.",
             ) from None
 
     def last_seen(self, keyring_id: str) -> int:

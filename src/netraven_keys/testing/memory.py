@@ -1,0 +1,149 @@
+"""A keyring store and a target in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from netraven_keys.errors import Busy, EpochConflict
+from netraven_keys.ports import (
+    EVERYTHING,
+    Batch,
+    Cell,
+    Change,
+    Count,
+    Pattern,
+    RowKey,
+    Selection,
+    Stored,
+    Swap,
+    TargetFacts,
+)
+
+
+class MemoryStore:
+    """KeyringStore of one process."""
+
+    def __init__(self) -> None:
+        self._document: bytes | None = None
+        self._journal: bytes | None = None
+        self._saves = 0
+        self._locked = self._leased = False
+
+    @property
+    def place(self) -> str:
+        return "memory"
+
+    def stamp(self) -> int | None:
+        return None if self._document is None else self._saves
+
+    def load(self) -> bytes | None:
+        return self._document
+
+    def save(self, document: bytes, *, expected_epoch: int) -> None:
+        epoch = 0 if self._document is None else json.loads(self._document)["epoch"]
+        if epoch != expected_epoch:
+            raise EpochConflict(f"the keyring is at epoch {epoch}, not {expected_epoch}: it was changed meanwhile")
+        self._document = document
+        self._saves += 1
+
+    def load_journal(self) -> bytes | None:
+        return self._journal
+
+    def save_journal(self, content: bytes) -> None:
+        self._journal = content
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        if self._locked:
+            raise Busy("another process has been changing the keyring")
+        self._locked = True
+        try:
+            yield
+        finally:
+            self._locked = False
+
+    @contextmanager
+    def lease(self, owner: str) -> Iterator[None]:
+        if self._leased:
+            raise Busy(f"another rotation is running ({owner})")
+        self._leased = True
+        try:
+            yield
+        finally:
+            self._leased = False
+
+
+class MemoryTarget:
+    """Target over a dict of values by primary key, which a test may change under its feet."""
+
+    def __init__(self, name: str, rows: dict[RowKey, Stored | None], *, binary: bool = False) -> None:
+        self.name = name
+        self.place = f"memory {name}"
+        self.rows = rows
+        self.binary = binary
+
+    def preflight(self) -> TargetFacts:
+        return TargetFacts(("id",), self.binary, None, self.longest(EVERYTHING), (), len(self.rows))
+
+    def scan(self, after: RowKey | None, limit: int, selection: Selection) -> Batch:
+        found = [
+            Cell(key, value, key)
+            for key, value in sorted(self.rows.items())
+            if (after is None or key > after) and value is not None and _selected(value, selection)
+        ][:limit]
+        return Batch(tuple(found), found[-1].place if len(found) == limit else None)
+
+    def longest(self, selection: Selection) -> int:
+        chosen = [v for v in self.rows.values() if v is not None and _selected(v, selection)]
+        return max((len(v.encode("utf-8") if isinstance(v, str) else v) for v in chosen), default=0)
+
+    def swap(self, changes: Sequence[Change]) -> list[Swap]:
+        results: list[Swap] = []
+        for change in changes:
+            if self.rows.get(change.cell.key) == change.cell.value:
+                self.rows[change.cell.key] = change.new
+                results.append(Swap.WRITTEN)
+            else:
+                results.append(Swap.MISSED)
+        return results
+
+    def count(self, patterns: Sequence[Pattern]) -> Count:
+        by_label = {pattern.label: 0 for pattern in patterns}
+        rest = null = 0
+        for value in self.rows.values():
+            if value is None:
+                null += 1
+                continue
+            label = next((p.label for p in patterns if _fits(value, p)), None)
+            if label is None:
+                rest += 1
+            else:
+                by_label[label] += 1
+        return Count(by_label, rest, null)
+
+    def moment(self) -> object:
+        return None
+
+    def older_transactions(self, moment: object) -> str | None:
+        return None
+
+
+def _starts(value: Stored, prefix: Stored) -> bool:
+    return type(value) is type(prefix) and value[: len(prefix)] == prefix
+
+
+def _fits(value: Stored, pattern: Pattern) -> bool:
+    if pattern.prefix is not None:
+        return _starts(value, pattern.prefix)
+    text = value if isinstance(value, str) else value.decode("latin-1")
+    return (pattern.contains or "") in text
+
+
+def _selected(value: Stored, selection: Selection) -> bool:
+    if selection.only is not None and not _starts(value, selection.only):
+        return False
+    if selection.but_not_containing is not None and _fits(value, Pattern("", contains=selection.but_not_containing)):
+        return False
+    return not any(_starts(value, prefix) for prefix in selection.but_not)
