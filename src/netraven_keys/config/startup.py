@@ -132,10 +132,11 @@ def _device(path: Path) -> int:
 
 def _too_open(directory: Path, allowed: int) -> list[Finding]:
     try:
-        mode = stat.S_IMODE(os.stat(directory).st_mode)
+        status = os.stat(directory)
     except OSError:
         return []
-    if mode & 0o777 & ~allowed == 0:
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISDIR(status.st_mode) or mode & ~allowed & 0o777 == 0:
         return []
     return [
         Finding(
