@@ -235,7 +235,13 @@ class ApplicationKeyring:
         finally:
             self._looked_at = time.monotonic()
         before, after = self._snapshot.opened.keyring, fresh.opened.keyring
-        if after.keyring_id == before.keyring_id and after.epoch < before.epoch:
+        if after.keyring_id != before.keyring_id:
+            self._trouble = KeyringUnreadable(
+                f"another keyring ({after.keyring_id}) lies at {self._store.place}; this process uses {before.keyring_id}",
+                remedy="Put the right keyring.json back, or restart the application if the change is meant.",
+            )
+            return False
+        if after.epoch < before.epoch:
             self._trouble = RolledBack(
                 f"the keyring went back from epoch {before.epoch} to {after.epoch}: an older copy was put in its place"
             )

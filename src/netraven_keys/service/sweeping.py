@@ -130,11 +130,15 @@ class SweepOfKey:
         )
         yield from sweep.one_pass(self._tallies[managed.name])
 
-    def _present(self, checked: Checked) -> Reencryptor:
+    def _look_again(self) -> None:
+        """Raises Superseded and RolledBack when the keyring is not what this sweep works for any more."""
         stamp = self._inst.store.stamp()
         if stamp != self._stamp:
             self._take_in(open_owned(self._inst))
             self._stamp = stamp
+
+    def _present(self, checked: Checked) -> Reencryptor:
+        self._look_again()
         name = checked.managed.name
         if name not in self._reencryptors:
             self._reencryptors[name] = Reencryptor(
@@ -147,8 +151,9 @@ class SweepOfKey:
         return self._reencryptors[name]
 
     def _take_in(self, owned: OwnedKeyring) -> None:
-        if owned.keyring.epoch < self._owned.keyring.epoch:
-            raise RolledBack("an older copy of the keyring was put back while the sweep was running")
+        present, known = owned.keyring, self._owned.keyring
+        if present.keyring_id != known.keyring_id or present.epoch < known.epoch:
+            raise RolledBack("an older copy or another keyring was put in place while the sweep was running")
         key, primary = owned.primary(self._key.name)
         if primary.number != self._primary.number:
             raise Superseded(
@@ -165,6 +170,7 @@ class SweepOfKey:
         proof: list[TargetCensus] = []
         for checked in self._checked:
             proof.append((yield from self._prove_target(checked)))
+        self._look_again()
         return notes, proof
 
     def _wait_for_older_writers(self) -> list[str]:

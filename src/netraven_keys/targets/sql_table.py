@@ -184,10 +184,7 @@ class SqlColumn:
         return TargetFacts(names, shape.binary, shape.width, longest, tuple(triggers), int(rows))
 
     def _preflight_postgres(self, connection: Connection) -> list[str]:
-        preparer = self._engine.dialect.identifier_preparer
-        quoted = preparer.quote(self._table_name)
-        if self._schema is not None:
-            quoted = f"{preparer.quote_schema(self._schema)}.{quoted}"
+        quoted = ".".join(_quoted(part) for part in (self._schema, self._table_name) if part is not None)
         standby, hidden, may_read, may_write = connection.execute(
             sa.text(
                 "SELECT pg_is_in_recovery(), row_security_active(:t),"
@@ -420,6 +417,11 @@ class SqlColumn:
         if unseen and not oldest_is_newer:
             return "one of a role this one may not see (GRANT pg_read_all_stats names it)"
         return None
+
+
+def _quoted(name: str) -> str:
+    """An identifier as PostgreSQL's functions on names want it, inside a parameter."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _after(page: tuple[sa.ColumnClause[Any], ...], after: RowKey) -> sa.ColumnElement[bool]:
