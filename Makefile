@@ -1,0 +1,45 @@
+# Everything from a fresh clone: needs Python 3.11 or later, and make.
+PYTHON ?= python3
+RUN := .venv/bin
+DEV := .venv-dev/bin
+ROWS ?= 2000
+DIR ?= demo
+# Two processes at most: the tests start databases of their own.
+JOBS ?= 2
+
+.PHONY: help demo test check format reference lock clean
+
+help:            ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+
+demo: .venv/ready ## a credential store rotated under a running application, and the proof (ROWS=, DIR=)
+	@$(RUN)/netraven-keys demo --rows $(ROWS) --dir $(DIR)
+
+test: .venv-dev/ready ## every test, on SQLite and PostgreSQL
+	@$(DEV)/pytest -q -n $(JOBS) --dist worksteal
+
+check: .venv-dev/ready ## format, lint, types, import contracts, generated pages
+	$(DEV)/ruff format --check
+	$(DEV)/ruff check
+	$(DEV)/mypy
+	$(DEV)/lint-imports
+	$(DEV)/python scripts/reference.py --check
+
+format: .venv-dev/ready ## format the code and mend what the linter can mend
+	$(DEV)/ruff format
+	$(DEV)/ruff check --fix
+
+reference: .venv-dev/ready ## write the generated pages under docs/reference
+	$(DEV)/python scripts/reference.py
+
+lock: .venv-dev/ready ## resolve the dependencies again (needs uv)
+	sh scripts/lock
+
+clean:           ## remove the environments and caches
+	rm -rf .venv .venv-dev .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/ready: requirements/run.txt pyproject.toml
+	@sh scripts/setup $(PYTHON) .venv requirements/run.txt
+
+.venv-dev/ready: requirements/dev.txt pyproject.toml
+	@sh scripts/setup $(PYTHON) .venv-dev requirements/dev.txt
