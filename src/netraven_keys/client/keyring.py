@@ -237,7 +237,8 @@ class ApplicationKeyring:
         before, after = self._snapshot.opened.keyring, fresh.opened.keyring
         if after.keyring_id != before.keyring_id:
             self._trouble = KeyringUnreadable(
-                f"another keyring ({after.keyring_id}) lies at {self._store.place}; this process uses {before.keyring_id}",
+                f"another keyring ({after.keyring_id}) lies at {self._store.place}; "
+                f"this process uses {before.keyring_id}",
                 remedy="Put the right keyring.json back, or restart the application if the change is meant.",
             )
             return False
