@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from netraven_keys.cli import show
 from netraven_keys.cli.invocation import Invocation, verb
 from netraven_keys.cli.progress import follow
 from netraven_keys.cli.rotation_commands import print_report
+from netraven_keys.cli.setup_commands import PROGRAM
 from netraven_keys.demo import application, store
 from netraven_keys.errors import NetravenKeysError
 from netraven_keys.rotation.report import exit_status_of, reports_json
@@ -41,7 +43,9 @@ def add_to(group: click.Group) -> None:
     @click.option("--rows", type=click.IntRange(1, 10_000_000), default=2000, show_default=True, help="Credentials.")
     @click.option("--dir", "directory", default="demo", show_default=True, metavar="D", help="Where the store is made.")
     def demo(run: Invocation, rows: int, directory: str) -> int:
-        """Watch a credential store being rotated under a running application, and see the proof.
+        """Watch a sample store being rotated.
+
+        A credential store under a running application, a full rotation, the proof.
 
         Leaves the store there to explore; run again, it rotates the same store once more.
         """
@@ -117,8 +121,15 @@ def _print_application(found: dict[str, int]) -> None:
     )
 
 
+def _as_typed() -> str:
+    """The command as it can be typed here, on the PATH or not."""
+    if shutil.which(PROGRAM):
+        return PROGRAM
+    return sys.argv[0] if Path(sys.argv[0]).name == PROGRAM else f"{sys.executable} -m netraven_keys"
+
+
 def _print_next(settings: Path) -> None:
-    command = f"netraven-keys --config {settings}"
+    command = f"{_as_typed()} --config {settings}"
     show.line()
     show.line("It stays there to explore:")
     for verb_ in (

@@ -24,7 +24,7 @@ def add_to(group: click.Group) -> None:
     @verb(group)
     @click.option("--without-targets", is_flag=True, help="Make the keyring although a database is not there yet.")
     def init(run: Invocation, without_targets: bool) -> int:
-        """Make the keyring, its slots, and the first version of each configured key.
+        """Make the keyring and its first versions.
 
         On an existing keyring it adds what is missing and changes nothing else.
         """
@@ -36,9 +36,10 @@ def add_to(group: click.Group) -> None:
     @click.option("--reason", metavar="TEXT", help="Why, for the audit record.")
     @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
     def rotate_(run: Invocation, key: str | None, force: bool, reason: str | None, dry_run: bool) -> int:
-        """Rotate every key that is due: new version, re-encryption of the data, proof.
+        """Rotate what is due, and prove it.
 
-        Nothing due is exit 0 and one line why. An unfinished rotation is finished first.
+        A new version, re-encryption of the data, the census. Nothing due is exit 0 and one line why.
+        An unfinished rotation is finished first.
         """
         request = rotate.Request(key=key, force=force, reason=reason)
         return _plan(run, request) if dry_run else _rotate(run, request)
@@ -47,14 +48,18 @@ def add_to(group: click.Group) -> None:
     @click.option("--key", metavar="NAME", help="Only this key.")
     @click.option("--target", metavar="NAME", help="Only this target.")
     def reencrypt_(run: Invocation, key: str | None, target: str | None) -> int:
-        """Carry what is left to the present primary, and prove it: continue or repeat a re-encryption."""
+        """Carry what is left to the primary.
+
+        Continues or repeats a re-encryption and proves it; converts legacy and plaintext values that the
+        target accepts.
+        """
         reports = follow(reencrypt.reencrypt(run.installation(), key=key, target=target))
         return _reported(run, reports, ())
 
     @verb(group, "census")
     @click.option("--key", metavar="NAME", help="Only this key.")
     def census_(run: Invocation, key: str | None) -> int:
-        """Count the values of each version anew, in every target."""
+        """Count the values of each version anew."""
         found = counting.census(run.installation(), key)
         if run.json:
             show.as_json(found.to_json())
@@ -65,13 +70,19 @@ def add_to(group: click.Group) -> None:
     @verb(group, "verify")
     @click.option("--key", metavar="NAME", help="Only this key.")
     def verify_(run: Invocation, key: str | None) -> int:
-        """Decrypt every value of every target; exit 3 when one does not open."""
+        """Decrypt every value.
+
+        Exit 3 when one does not open.
+        """
         return _verify(run, key)
 
     @verb(group, "status")
     @click.option("--check", is_flag=True, help="Exit 3 when something is wrong, for monitoring.")
     def status_(run: Invocation, check: bool) -> int:
-        """Keys, versions, ages, values per version, due dates, and what is wrong."""
+        """Everything at one look.
+
+        Keys, versions, ages, values per version, due dates, and what is wrong.
+        """
         found = status.status(run.installation())
         if run.json:
             show.as_json(found.to_json())

@@ -24,7 +24,7 @@ def add_to(group: click.Group) -> None:
 
     @group.group("config")
     def config_group() -> None:
-        """The settings: what is in effect, and whether it may be."""
+        """The settings, and whether they may be."""
 
     @verb(config_group, "show")
     def show_(run: Invocation) -> int:
@@ -60,7 +60,10 @@ def add_to(group: click.Group) -> None:
     @group.command()
     @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
     def completion(shell: str) -> int:
-        """Print the completion script of a shell: eval "$(netraven-keys completion bash)"."""
+        """Print a shell's completion script.
+
+        In bash: eval "$(netraven-keys completion bash)".
+        """
         completer = get_completion_class(shell)
         root = click.get_current_context().find_root()
         if completer is None:
@@ -92,8 +95,8 @@ def _masked(loaded: Loaded, value: Any, path: Path_) -> str:
         return printable(value)
     if path in loaded.document.filled and isinstance(value, str):
         return "***"
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, str(value))
-        if not isinstance(value, list | dict)
-        else "(none)"
-    )
+    if isinstance(value, list | dict):
+        return "(none)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else str(value)

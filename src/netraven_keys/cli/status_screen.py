@@ -39,7 +39,11 @@ def _print_key(key: KeyStatus) -> None:
     rows += [_version_row(version) for version in reversed(key.versions)]
     show.table(rows, right=(3,))
     show.line(show.faint(f"  {_counted(key)}"))
-    show.line(show.faint(f"  encryptions: at least {key.uses:,} of {MAX_USES:,} by the service (clients: not counted)"))
+    show.line(
+        show.faint(
+            f"  encryptions: {key.uses:,} of {MAX_USES:,} counted or reserved by the service (clients: not counted)"
+        )
+    )
 
 
 def _version_row(version: VersionStatus) -> tuple[str, str, str, str, str]:

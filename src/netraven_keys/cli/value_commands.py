@@ -34,7 +34,10 @@ def add_to(group: click.Group) -> None:
     @column
     @row
     def encrypt(run: Invocation, key: str, table: str, column: str, row: tuple[str, ...]) -> int:
-        """Encrypt stdin with a key's primary; the token goes to stdout."""
+        """Encrypt stdin to stdout.
+
+        With the key's primary, for one table and column.
+        """
         inst = run.installation()
         plaintext = SecretBytes(_stdin(MAX_PLAINTEXT))
         token = single_value.encrypt(inst, key, plaintext, table=table, column=column, row=row or None)
@@ -50,7 +53,10 @@ def add_to(group: click.Group) -> None:
     @column
     @row
     def decrypt(run: Invocation, key: str, table: str, column: str, row: tuple[str, ...]) -> int:
-        """Decrypt a token from stdin; the plaintext goes to stdout, with nothing added to it."""
+        """Decrypt a token from stdin.
+
+        The plaintext goes to stdout, with nothing added to it.
+        """
         inst = run.installation()
         given = _stdin(_TOKEN_LIMIT)
         try:

@@ -45,15 +45,20 @@ class Plan:
             f"preflight    {len(self.targets)} target{'s' * (len(self.targets) != 1)} checked",
             f"create       {f'{name}, pre-active' if self.creates else done}",
             f"back up      {BACKUP_NOT_CONFIGURED}",
-            f"wait         {self.propagation_seconds} s for readers to learn of {name}"
-            if self.activates
-            else f"wait         {done}",
+            f"wait         {self._waiting(name)}",
             f"activate     {self._activation()}",
             f"re-encrypt   {values:,} value{'s' * (values != 1)} to {name}",
             "prove        census on the primary server",
             f"back up      {BACKUP_NOT_CONFIGURED}",
             "old          earlier versions stay and decrypt; none is destroyed",
         ]
+
+    def _waiting(self, name: str) -> str:
+        if not self.activates:
+            return "already done"
+        if not self.propagation_seconds:
+            return "not needed (propagation_seconds is 0)"
+        return f"{self.propagation_seconds} s for readers to learn of {name}"
 
     def _activation(self) -> str:
         if not self.activates:

@@ -98,7 +98,7 @@ class SweepOfKey:
         )
         try:
             for checked in self._checked:
-                yield from self._pass(checked, "re-encrypting")
+                yield from self._pass(checked, "re-encrypting", checked.plan(self._primary.number).to_rewrite)
             swept = self._inst.clock.monotonic()
             notes, proof = yield from self._prove()
         except BaseException as problem:
@@ -114,12 +114,12 @@ class SweepOfKey:
 
     # --- one pass ---------------------------------------------------------------------------------
 
-    def _pass(self, checked: Checked, title: str) -> Generator[Event, None, None]:
+    def _pass(self, checked: Checked, title: str, total: int) -> Generator[Event, None, None]:
         managed = checked.managed
         prefix = prefix_of(self._primary, binary=checked.facts.binary)
         # With former names a current value may still be bound to one of them, so all are looked at.
         selection = EVERYTHING if managed.rules.former else Selection(but_not=(prefix,))
-        yield Stage(self._key.name, f"{title} {managed.name}", checked.plan(self._primary.number).to_rewrite)
+        yield Stage(self._key.name, f"{title} {managed.name}", total)
         sweep = Sweep(
             target=managed.target,
             present=lambda: self._present(checked),
@@ -201,10 +201,11 @@ class SweepOfKey:
         tally = self._tallies[checked.managed.name]
         for _ in range(MAX_PASSES):
             census = take_census(checked.managed.target, self._key, checked.managed.rules.accept)
-            if self._stale(checked, census) == 0 and not tally.refused:
+            left = self._stale(checked, census)
+            if left == 0 and not tally.refused:
                 return census
             before = tally.re_encrypted
-            yield from self._pass(checked, "another pass over")
+            yield from self._pass(checked, "another pass over", left)
             if tally.re_encrypted == before:
                 patience -= 1
                 if patience < 0:
