@@ -211,3 +211,19 @@ def test_engines_hide_parameters(site: Site) -> None:
         assert "planted-secret" not in str(caught.value)
     finally:
         engine.dispose()
+
+
+def test_text_that_is_not_utf8_stops_nothing_else(sqlite_site: Site) -> None:
+    sqlite_site.credentials(3)
+    token = next(iter(sqlite_site.values().values()))
+    sqlite_site.execute("INSERT INTO credentials VALUES ('odd', CAST(x'ff61' AS TEXT))")
+    sqlite_site.execute("INSERT INTO credentials VALUES (CAST(x'fe62' AS TEXT), :p)", [{"p": token}])
+    outcome = sqlite_site.run("rotate", "--force", "--reason", "test", "--json")
+    assert outcome.status == 3
+    (report,) = outcome.json["keys"]
+    assert {entry["row"]: entry["reason"] for entry in report["quarantined"]} == {
+        "odd": "plaintext",
+        "\\udcfeb": "not_written",
+    }
+    assert report["rows"]["re_encrypted"] == 3
+    assert sqlite_site.run("verify").status == 3

@@ -301,6 +301,15 @@ CASES = [
     ),
     # exit 4
     Case("before init", lambda s: _fresh(s), ("status",), "not_initialised", 4, "no keyring"),
+    Case("rotate before init", lambda s: _fresh(s), ROTATE, "not_initialised", 4, "no keyring"),
+    Case(
+        "a key that was declared and not made",
+        setting("keys", {"credentials": {}, "tokens": {}}),
+        ("rotate", "--key", "tokens"),
+        "not_initialised",
+        4,
+        "tokens",
+    ),
     Case("init over data without a keyring", lose_the_keyring, ("init",), "keyring_missing", 4, "5 values"),
     Case("an older keyring was put back", put_back_an_older_copy, ROTATE, "rolled_back", 4, "older copy"),
     Case("older keyring and audit log", older_copy_and_older_audit_log, ENCRYPT, "rolled_back", 4, "older copy"),

@@ -98,10 +98,13 @@ class OwnedKeyring(OpenedKeyring):
         return self._root.open(self.keyring.sealed_signing_seed, seal.SIGNING_SEED)
 
     def document(self, changed: Keyring) -> bytes:
-        """The signed document of a changed keyring of the same id."""
+        """The signed document of a changed keyring of the same id. Raises KeyringTampered for a keyring
+        that breaks a rule of the format."""
         if changed.keyring_id != self.keyring.keyring_id:
             raise ValueError("a keyring signs only itself")
-        return codec.encode(changed, sign(self._signing_seed, codec.signed_bytes(changed)))
+        document = codec.encode(changed, sign(self._signing_seed, codec.signed_bytes(changed)))
+        codec.decode(document)  # it replaces a good one, so it must be one that can be read
+        return document
 
     def owned(self, changed: Keyring) -> OwnedKeyring:
         """The same root over a changed keyring."""

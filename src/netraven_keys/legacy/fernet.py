@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import NoReturn
 
 from cryptography.fernet import Fernet, InvalidToken
 
@@ -19,6 +20,9 @@ class FernetKey:
 
     def __repr__(self) -> str:
         return "<FernetKey>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a key cannot be pickled or copied")
 
     def open(self, token: bytes) -> bytes | None:
         """The plaintext, or None when this key did not make the token or it was altered."""

@@ -59,6 +59,11 @@ def gen1_keys(master_key: SecretBytes | None, key_files: Mapping[str, bytes]) ->
         keys[GEN1, DEFAULT] = SecretBytes(hashlib.sha256(master_key.expose()).digest())
         keys[GEN1, ENVIRONMENT] = _gen1_pbkdf2(master_key)
     for name, content in key_files.items():
+        if name in (DEFAULT, ENVIRONMENT):
+            raise BadConfiguration(
+                f"a legacy key file is called {name!r}, which is what the key made of the master key is called",
+                remedy="Check `legacy.netraven.key_path`: the predecessor calls its files key_<8 hex digits>.key.",
+            )
         keys[GEN1, name] = fernet_key(name, content)
     return keys
 
@@ -91,16 +96,25 @@ def open_backup(content: bytes, password: SecretBytes) -> dict[str, bytes] | Non
         if members["format"] != "netraven_key_backup" or members["version"] != "1.0":
             raise KeyError
         token = members["encrypted_data"].encode("ascii")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise BadConfiguration(
-            "the file is not a netraven_key_backup of version 1.0", remedy="Check `legacy.netraven.backup`."
-        ) from None
+    except _NOT_SO:
+        raise _no_backup() from None
     opened = FernetKey(_gen1_pbkdf2(password)).open(token)
-    return None if opened is None else _backup_keys(json.loads(opened))
+    if opened is None:
+        return None
+    try:
+        return {name: material.encode("ascii") for name, material in json.loads(opened)["keys"].items()}
+    except _NOT_SO:
+        raise _no_backup() from None
 
 
-def _backup_keys(members: dict[str, dict[str, str]]) -> dict[str, bytes]:
-    return {name: material.encode("ascii") for name, material in members["keys"].items()}
+# What reading JSON of another shape than expected can raise.
+_NOT_SO = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _no_backup() -> BadConfiguration:
+    return BadConfiguration(
+        "the file is not a netraven_key_backup of version 1.0", remedy="Check `legacy.netraven.backup`."
+    )
 
 
 class LegacyReader:

@@ -41,8 +41,14 @@ def generate() -> SecretBytes:
 
 
 def looks_generated(text: str) -> bool:
-    """Anything that begins like one is meant to be one, whatever its case."""
-    return text.strip().casefold().startswith("nrk-master-")
+    """Meant to be one: it begins like one in whatever case, is the beginning of one, or ends in a body
+    with its checksum. Only what can be none of these may be a passphrase."""
+    given = text.strip()
+    folded = given.casefold()
+    if folded.startswith(PREFIX[: -len("1-")]) or PREFIX.startswith(folded):
+        return True
+    body, checksum = given[-_BODY - _CHECKSUM : -_CHECKSUM], given[-_CHECKSUM:]
+    return len(body) == _BODY and body.isascii() and _checksum(body) == checksum
 
 
 def parse(text: str) -> SecretBytes:

@@ -17,7 +17,7 @@ from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import CorruptSlot, NotMine
 
 _SALT_SIZE = 16
-_HEAD = re.compile(rb"argon2id:1:t=([0-9]{1,9}),p=([0-9]{1,9}),m=([0-9]{1,9}):([0-9a-f]{32}):", re.ASCII)
+_HEAD = re.compile(rb"argon2id:1:t=([0-9]{1,20}),p=([0-9]{1,20}),m=([0-9]{1,20}):([0-9a-f]{32}):", re.ASCII)
 
 
 class PassphraseMasterKey:

@@ -43,10 +43,13 @@ class Tally:
     left: int = 0
     refused: int = 0
     listed: list[QuarantinedValue] = field(default_factory=list)
-    # Not in the present pass alone: how often an unchanged value has refused its write.
+    # How often an unchanged value has refused its write, in the pass before and in this one: rows that
+    # the application merely got to first are forgotten again, so that memory stays bounded by a pass.
     refusals: dict[RowKey, tuple[bytes, int]] = field(default_factory=dict)
+    refused_before: dict[RowKey, tuple[bytes, int]] = field(default_factory=dict)
 
     def begin_pass(self) -> None:
+        self.refused_before, self.refusals = self.refusals, {}
         self.quarantined = self.quarantined_off_primary = self.left = self.refused = 0
         self.listed = []
 
@@ -62,7 +65,8 @@ class Progress:
 
 def row_label(key: RowKey) -> str:
     """A primary key for people and JSON: its parts as text, joined by a slash."""
-    return "/".join(row_text(p) if isinstance(p, RowPart) else str(p) for p in key)
+    text = "/".join(row_text(p) if isinstance(p, RowPart) else str(p) for p in key)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def batch_size(longest: int) -> int:
@@ -138,7 +142,6 @@ class Sweep:
                 tally.wrapped_twice += outcome.layers > 1
                 if outcome.format is not None:
                     tally.converted[outcome.format] = tally.converted.get(outcome.format, 0) + 1
-                tally.refusals.pop(change.cell.key, None)
             else:
                 self._not_written(change.cell, result, tally)
         return written
@@ -146,7 +149,7 @@ class Sweep:
     def _not_written(self, cell: Cell, result: Swap, tally: Tally) -> None:
         """A miss counts as a refusal only if the same bytes are met again: then it is not the application."""
         mark, count = _mark(cell.value), 1
-        before = tally.refusals.get(cell.key)
+        before = tally.refused_before.get(cell.key)
         if before is not None and before[0] == mark:
             count = before[1] + 1
         tally.refusals[cell.key] = (mark, count)
@@ -155,8 +158,12 @@ class Sweep:
         tally.refused += 1
 
     def _refused_too_often(self, cell: Cell, tally: Tally) -> bool:
-        before = tally.refusals.get(cell.key)
-        return before is not None and before[1] >= MAX_REFUSALS and before[0] == _mark(cell.value)
+        """Remembered for the next pass too, which must come to the same."""
+        before = tally.refused_before.get(cell.key)
+        too_often = before is not None and before[1] >= MAX_REFUSALS and before[0] == _mark(cell.value)
+        if before is not None and too_often:
+            tally.refusals[cell.key] = before
+        return too_often
 
 
 def _mark(value: Stored) -> bytes:

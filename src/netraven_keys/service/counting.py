@@ -10,7 +10,7 @@ from netraven_keys.keyring.codec import spell_time
 from netraven_keys.keyring.journal import Journal
 from netraven_keys.rotation.prove import TargetCensus, take_census
 from netraven_keys.service.installation import Installation
-from netraven_keys.service.keyring_access import open_owned, read_journal
+from netraven_keys.service.keyring_access import declared_key, open_owned, read_journal
 from netraven_keys.service.sweeping import keep_census
 
 
@@ -66,7 +66,9 @@ def census(inst: Installation, key: str | None = None) -> Census:
     journal = read_journal(inst, owned)
     found: list[KeyCensus] = []
     for name in inst.key_names(key):
-        named = owned.keyring.key(name)
+        named = declared_key(owned.keyring, name)
+        for managed in inst.targets_of(name):
+            managed.target.preflight()  # a standby, or row security, would make the count untrue
         targets = tuple(take_census(m.target, named, m.rules.accept) for m in inst.targets_of(name))
         quarantined = quarantined_before(journal, name)
         primary = named.newest_used

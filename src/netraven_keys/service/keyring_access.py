@@ -23,7 +23,7 @@ from netraven_keys.errors import (
 )
 from netraven_keys.keyring import journal as journals
 from netraven_keys.keyring.journal import Journal
-from netraven_keys.keyring.model import AuditHead, Keyring, Origin
+from netraven_keys.keyring.model import AuditHead, Keyring, NamedKey, Origin
 from netraven_keys.keyring.opened import OpenedKeyring, OwnedKeyring, open_document
 from netraven_keys.keyring.transitions import Because
 from netraven_keys.service.installation import Installation
@@ -57,6 +57,14 @@ def open_owned(inst: Installation) -> OwnedKeyring:
             remedy="Use the master key of an owner slot; `netraven-keys master list` shows them.",
         )
     return opened
+
+
+def declared_key(keyring: Keyring, name: str) -> NamedKey:
+    """Raises NotInitialised for a key that is declared and was not made yet."""
+    for key in keyring.keys:
+        if key.name == name:
+            return key
+    raise NotInitialised(f"{name} is declared under `keys:` and has no version yet")
 
 
 def check_history(inst: Installation, keyring: Keyring) -> None:

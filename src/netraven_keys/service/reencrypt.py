@@ -8,10 +8,10 @@ from netraven_keys.errors import NetravenKeysError, UnknownTarget
 from netraven_keys.rotation.report import KeyReport
 from netraven_keys.service.initialise import adopt_legacy_keys
 from netraven_keys.service.installation import Installation
-from netraven_keys.service.keyring_access import check_history, open_owned, tell_databases
+from netraven_keys.service.keyring_access import check_history, declared_key, open_owned, tell_databases
 from netraven_keys.service.preflight import check_target
 from netraven_keys.service.rotate import end_rotation
-from netraven_keys.service.sweeping import Event, Stage, Steps, SweepOfKey, mark_moment
+from netraven_keys.service.sweeping import Event, Stage, Steps, SweepOfKey
 
 
 def reencrypt(inst: Installation, *, key: str | None, target: str | None) -> Generator[Event, None, list[KeyReport]]:
@@ -19,6 +19,7 @@ def reencrypt(inst: Installation, *, key: str | None, target: str | None) -> Gen
     if target is not None:
         key = _key_of(inst, key, target)
     names = inst.key_names(key)
+    open_owned(inst)
     reports: list[KeyReport] = []
     with inst.store.lease(f"reencrypt by {inst.who} since {inst.clock.now():%Y-%m-%d %H:%M:%S} UTC"):
         check_history(inst, open_owned(inst).keyring)
@@ -43,13 +44,14 @@ def _key_of(inst: Installation, key: str | None, target: str) -> str:
 def _reencrypt_key(inst: Installation, name: str, target: str | None) -> Steps:
     yield Stage(name, "preflight")
     owned = open_owned(inst)
+    declared_key(owned.keyring, name)
     key, primary = owned.primary(name)
     checked = [check_target(managed, key, primary.number, converts=True) for managed in inst.targets_of(name, target)]
     owned = adopt_legacy_keys(inst, owned, [name])
     tell_databases(inst, owned.keyring)
     # Only an unfinished rotation has a proof outstanding that must wait for older writers.
-    freshness = mark_moment(inst, checked) if key.rotation is not None else None
-    report = yield from SweepOfKey(inst, owned, name, checked, freshness, None).run()
+    unfinished = key.rotation is not None
+    report = yield from SweepOfKey(inst, owned, name, checked, from_version=None, activated=unfinished).run()
     if report.ended and key.rotation is not None and target is None and key.rotation.to_version <= primary.number:
         end_rotation(inst, name, primary.number)
     return report

@@ -30,13 +30,14 @@ from netraven_keys.service.keyring_access import (
     because,
     change_keyring,
     check_history,
+    declared_key,
     open_owned,
     read_journal,
     tell_databases,
     uses_of,
 )
 from netraven_keys.service.preflight import Checked, check_target
-from netraven_keys.service.sweeping import Event, Stage, Steps, SweepOfKey, mark_moment
+from netraven_keys.service.sweeping import Event, Stage, Steps, SweepOfKey
 
 
 @dataclass(frozen=True)
@@ -64,23 +65,28 @@ def rotate(inst: Installation, request: Request) -> Generator[Event, None, Resul
     reports: list[KeyReport] = []
     not_due: list[str] = []
     names = inst.key_names(request.key)
+    open_owned(inst)
     with inst.store.lease(f"rotate by {inst.who} since {inst.clock.now():%Y-%m-%d %H:%M:%S} UTC"):
         owned = open_owned(inst)
         check_history(inst, owned.keyring)
         for name in names:
-            why = _why(inst, open_owned(inst), name, request)
-            if not why.is_due:
-                not_due.append(why.why)
-                continue
-            reports.append((yield from _guarded(inst, name, why.why, request)))
+            report = yield from _guarded(inst, name, request, not_due)
+            if report is not None:
+                reports.append(report)
     return Result(tuple(reports), tuple(not_due))
 
 
-def _guarded(inst: Installation, name: str, why: str, request: Request) -> Steps:
-    """One key that fails does not stop the others."""
+def _guarded(
+    inst: Installation, name: str, request: Request, not_due: list[str]
+) -> Generator[Event, None, KeyReport | None]:
+    """One key that fails does not stop the others; None for one that is not due."""
     started = inst.clock.monotonic()
     try:
-        report = yield from _rotate_key(inst, name, why, request)
+        why = _why(inst, open_owned(inst), name, request)
+        if not why.is_due:
+            not_due.append(why.why)
+            return None
+        report = yield from _rotate_key(inst, name, why.why, request)
     except NetravenKeysError as problem:
         report = KeyReport(name, None, None, error=problem)
     report.seconds["total"] = inst.clock.monotonic() - started
@@ -88,7 +94,7 @@ def _guarded(inst: Installation, name: str, why: str, request: Request) -> Steps
 
 
 def _why(inst: Installation, owned: OwnedKeyring, name: str, request: Request) -> Due:
-    key = owned.keyring.key(name)
+    key = declared_key(owned.keyring, name)
     decision = due(
         key,
         inst.policies[name],
@@ -179,7 +185,7 @@ def _rotate_key(inst: Installation, name: str, why: str, request: Request) -> St
         yield Stage(name, f"activating v{plan.to_version}")
         owned = _activate(inst, name, plan.to_version, for_audit)
     tell_databases(inst, owned.keyring)
-    report = yield from SweepOfKey(inst, owned, name, checked, mark_moment(inst, checked), plan.from_version).run()
+    report = yield from SweepOfKey(inst, owned, name, checked, from_version=plan.from_version, activated=True).run()
     if report.ended:
         end_rotation(inst, name, plan.to_version)
     return report

@@ -51,21 +51,6 @@ Event = Stage | Progress
 Steps = Generator[Event, None, KeyReport]
 
 
-@dataclass(frozen=True)
-class Freshness:
-    """When the primary was activated as this run knows it, and each database's mark of that moment.
-
-    None where nothing was activated lately: then no proof has to wait for older transactions.
-    """
-
-    monotonic: float
-    moments: dict[str, object]
-
-
-def mark_moment(inst: Installation, checked: Sequence[Checked]) -> Freshness:
-    return Freshness(inst.clock.monotonic(), {c.managed.name: c.managed.target.moment() for c in checked})
-
-
 class SweepOfKey:
     """One sweep and proof of one key's targets, for one primary."""
 
@@ -75,11 +60,16 @@ class SweepOfKey:
         owned: OwnedKeyring,
         key: str,
         checked: Sequence[Checked],
-        freshness: Freshness | None,
+        *,
         from_version: int | None,
+        activated: bool,
     ) -> None:
+        """`activated`: the primary is new, or its rotation unfinished, so a proof has to wait for readers
+        of the old keyring and for transactions that may have begun with it."""
         self._inst, self._owned, self._checked = inst, owned, checked
-        self._freshness, self._from_version = freshness, from_version
+        self._from_version, self._activated = from_version, activated
+        self._known_from = inst.clock.monotonic() + PUBLISHED_STALENESS_SECONDS
+        self._moments: dict[str, object] | None = None
         self._key, self._primary = owned.primary(key)
         self._stamp = inst.store.stamp()
         self._counter = UseCounter(inst, owned, self._primary.key_id, block=_USE_BLOCK)
@@ -130,8 +120,15 @@ class SweepOfKey:
         )
         yield from sweep.one_pass(self._tallies[managed.name])
 
+    def _mark_moment(self) -> None:
+        """Each database's mark of the first moment at which every application knows the primary: only
+        transactions older than that can still bring in values under the version before."""
+        if self._activated and self._moments is None and self._inst.clock.monotonic() >= self._known_from:
+            self._moments = {c.managed.name: c.managed.target.moment() for c in self._checked}
+
     def _look_again(self) -> None:
         """Raises Superseded and RolledBack when the keyring is not what this sweep works for any more."""
+        self._mark_moment()
         stamp = self._inst.store.stamp()
         if stamp != self._stamp:
             self._take_in(open_owned(self._inst))
@@ -174,21 +171,22 @@ class SweepOfKey:
         return notes, proof
 
     def _wait_for_older_writers(self) -> list[str]:
-        """The application's staleness, then every transaction begun before the activation."""
-        inst, freshness = self._inst, self._freshness
-        if freshness is None:
+        """The applications' staleness, then every transaction begun before that was over."""
+        inst = self._inst
+        if not self._activated:
             return []
-        fresh_from = freshness.monotonic + PUBLISHED_STALENESS_SECONDS
-        if (wait := fresh_from - inst.clock.monotonic()) > 0:
+        while (wait := self._known_from - inst.clock.monotonic()) > 0:
             inst.clock.sleep(wait)
+        self._mark_moment()
+        moments = self._moments or {}
         deadline = inst.clock.monotonic() + inst.prove_wait_seconds
         notes: list[str] = []
         for checked in self._checked:
-            moment = freshness.moments[checked.managed.name]
+            moment = moments[checked.managed.name]
             while (older := checked.managed.target.older_transactions(moment)) is not None:
                 if inst.clock.monotonic() >= deadline:
                     notes.append(
-                        f"{checked.managed.name}: a transaction older than the activation is still open and may "
+                        f"{checked.managed.name}: a transaction begun before the activation was known is open and may "
                         f"bring in values under the old version ({older})"
                     )
                     break

@@ -11,7 +11,7 @@ from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.ports import EVERYTHING, Cell, RowKey
 from netraven_keys.rotation.sweep import MAX_LISTED, Progress, QuarantinedValue, batch_size, row_label
 from netraven_keys.service.installation import Installation, ManagedTarget
-from netraven_keys.service.keyring_access import open_owned
+from netraven_keys.service.keyring_access import declared_key, open_owned
 from netraven_keys.service.sweeping import Event, Stage
 from netraven_keys.values.reading import ValueReader
 
@@ -45,6 +45,7 @@ def verify(inst: Installation, key: str | None = None) -> Generator[Event, None,
     owned = open_owned(inst)
     found: list[Verified] = []
     for name in inst.key_names(key):
+        declared_key(owned.keyring, name)
         for managed in inst.targets_of(name):
             found.append((yield from _verify_target(owned, managed)))
     return found

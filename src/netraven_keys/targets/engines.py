@@ -51,9 +51,10 @@ def make_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_engine(parsed)
     try:
-        return sqlalchemy.create_engine(
+        engine = sqlalchemy.create_engine(
             parsed,
             hide_parameters=True,
+            pool_pre_ping=True,
             pool_size=1,
             max_overflow=2,
             connect_args={"connect_timeout": 10, "application_name": "netraven-keys"},
@@ -64,19 +65,31 @@ def make_engine(url: str) -> Engine:
             remedy="pip install 'netraven-keys[postgres]'",
         ) from None
 
+    @event.listens_for(engine, "connect")
+    def _no_hidden_rows(connection: Any, _: object) -> None:
+        # Row security would leave rows out of a count without a word; off, it is an error instead.
+        with connection.cursor() as cursor:
+            cursor.execute("SET row_security = off")
+        connection.commit()
+
+    return engine
+
 
 def _sqlite_engine(url: URL) -> Engine:
     path = Path(url.database or "")
 
     def connect() -> sqlite3.Connection:
         # mode=rw: a wrong path must be an error, not a new empty database.
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             f"{path.resolve().as_uri()}?mode=rw",
             uri=True,
             timeout=_SQLITE_WAIT_SECONDS,
             isolation_level=None,
             check_same_thread=False,
         )
+        # Text that is not UTF-8 must not stop the values around it; it is quarantined as malformed.
+        connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+        return connection
 
     engine = sqlalchemy.create_engine("sqlite://", creator=connect, hide_parameters=True, poolclass=NullPool)
 

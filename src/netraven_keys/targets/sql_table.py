@@ -117,6 +117,8 @@ class SqlColumn:
             raise TargetMisdeclared(
                 f"target {self.name!r}: {self._qualified}.{self._column_name} is part of the primary key or computed"
             )
+        if any(isinstance(columns[name]["type"], sa.ARRAY | sa.JSON) for name in key_names):
+            raise TargetMisdeclared(f"target {self.name!r}: a primary key of arrays or JSON cannot be paged by")
         binary, width = self._column_type(columns[self._column_name]["type"])
         return self._make_shape(connection, columns, list(key_names), binary, width)
 
@@ -311,6 +313,8 @@ class SqlColumn:
         for attempt in range(_LOCK_TRIES):
             try:
                 return self._swap_together(changes)
+            except UnicodeEncodeError:
+                break  # a primary key that is not UTF-8, in SQLite
             except exc.DBAPIError as problem:
                 if problem.connection_invalidated:
                     raise TargetUnavailable(f"{self.place}: the connection ended in the middle of a batch") from None
@@ -322,6 +326,8 @@ class SqlColumn:
     def _swap_alone(self, change: Change) -> Swap:
         try:
             return self._swap_together([change])[0]
+        except UnicodeEncodeError:
+            return Swap.REFUSED
         except exc.DBAPIError as problem:
             if problem.connection_invalidated:
                 raise TargetUnavailable(f"{self.place}: the connection ended in the middle of a batch") from None

@@ -30,8 +30,12 @@ def row_text(part: RowPart) -> str:
 
 
 def row_parts(row: Row) -> tuple[RowPart, ...]:
+    """One part, or a tuple or list of them. Raises UsageError for anything else: a set has no order, and a
+    buffer would be a row of integers."""
     if isinstance(row, int | str | bytes | uuid.UUID):
         return (row,)
+    if not isinstance(row, tuple | list) or not row:
+        raise UsageError(f"a row is a primary key or a tuple of its parts, not {type(row).__name__}")
     return tuple(row)
 
 
@@ -62,4 +66,7 @@ class Place:
                 f"{self.table}.{self.column} is bound to the row, and no row was given",
                 remedy="Give the row's primary key (`row=`, on the command line `--row`).",
             )
-        return self._column_data + length_prefixed(*(row_text(part) for part in row_parts(row)))
+        try:
+            return self._column_data + length_prefixed(*(row_text(part) for part in row_parts(row)))
+        except UnicodeEncodeError:
+            raise UsageError("the primary key has no UTF-8 form, so a value cannot be bound to it") from None

@@ -29,6 +29,7 @@ from netraven_keys.legacy.netraven import LegacyReader
 from netraven_keys.values.formats import (
     NETRAVEN_GEN1,
     NETRAVEN_GEN2,
+    OUR_BYTES,
     PLAINTEXT,
     Shape,
     Stored,
@@ -134,7 +135,7 @@ class ValueReader:
         format_ = self._format(outer)
         if shape is Shape.OURS:
             inner = self._open_ours(value, row)
-            return Opened(inner.plaintext, inner.version, format_, layers=layers + 1)
+            return Opened(inner.plaintext, inner.version, format_, layers + 1, inner.former_place)
         return Opened(_secret(value), None, format_, layers=layers)
 
     def _check_declared(self, shape: Shape) -> None:
@@ -150,6 +151,8 @@ class ValueReader:
         if self._legacy is None:
             self._legacy = LegacyReader(self._opened.legacy_keys(self._key.name), self._accept)
         unwrapped = self._legacy.unwrap_json(value) if shape is Shape.GEN1_JSON else self._legacy.unwrap_fernet(value)
+        if unwrapped.startswith(OUR_BYTES):
+            return unwrapped  # as text it would not look like ours any more
         try:
             return unwrapped.decode("utf-8")
         except UnicodeDecodeError:
