@@ -394,3 +394,26 @@ def test_row_security_that_hides_rows_is_refused(postgres_site: Site) -> None:
     finally:
         site.execute("DROP OWNED BY nrk_limited")
         site.execute("DROP ROLE nrk_limited")
+
+
+def test_a_transaction_of_a_role_that_may_not_be_seen_is_waited_for_by_its_id(postgres_site: Site) -> None:
+    site = postgres_site
+    site.settings["prove_wait_seconds"] = 1
+    site.credentials(5)
+    site.execute("CREATE ROLE nrk_unprivileged LOGIN")
+    site.execute("GRANT SELECT, UPDATE ON credentials TO nrk_unprivileged")
+    site.execute("GRANT SELECT, INSERT, UPDATE ON netraven_keys_epoch TO nrk_unprivileged")
+    try:
+        with psycopg.connect(psycopg_url(site.url)) as writer:
+            writer.execute("UPDATE credentials SET password = password WHERE false")
+            writer.execute("SELECT pg_current_xact_id()")  # it has written, so it has an id
+            site.settings["targets"][0]["url"] = site.url.replace("postgres:@", "nrk_unprivileged@")
+            site.write_settings()
+            outcome = site.run("rotate", "--force", "--reason", "test", "--json")
+            assert outcome.status == 3, outcome.err
+            assert "pg_read_all_stats" in outcome.json["keys"][0]["notes"][0]
+            writer.rollback()
+        assert site.ok("rotate", "--json").json["keys"][0]["complete"]
+    finally:
+        site.execute("DROP OWNED BY nrk_unprivileged")
+        site.execute("DROP ROLE nrk_unprivileged")

@@ -426,6 +426,13 @@ def test_the_signature_of_another_document_of_the_same_keyring_does_not_fit() ->
     assert opened(codec.encode(newer, signature)).keyring.epoch == 2
 
 
+def test_a_document_that_names_another_verification_key_is_refused_though_its_signature_fits() -> None:
+    """What the document says of itself must agree with what its slot says."""
+    keyring = replace(SMALL.keyring, signing_key=public_key_of(random_key()))
+    with pytest.raises(KeyringTampered):
+        opened(codec.encode(keyring, sign(seed_of(SMALL), codec.signed_bytes(keyring))))
+
+
 def test_a_keyring_signs_only_itself() -> None:
     with pytest.raises(ValueError, match="only itself"):
         SMALL.document(FULL.keyring)

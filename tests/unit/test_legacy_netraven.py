@@ -124,9 +124,9 @@ FORMATS: dict[str, tuple[Callable[[], str], Callable[[], LegacyKeys]]] = {
         lambda: gen1_json(environment_fernet(SHORT_MASTER), "env_00000000", PLAINTEXT),
         lambda: keys_of(SHORT_MASTER),
     ),
-    "gen1, JSON, env key of 9 characters and 10 bytes": (
-        lambda: gen1_json(environment_fernet("Schlüssel"), "env_0ac83049", PLAINTEXT),
-        lambda: keys_of("Schlüssel"),
+    "gen1, JSON, env key of a master key of 15 characters and 17 bytes": (
+        lambda: gen1_json(environment_fernet("Schlüsselwörter"), "env_0ac83049", PLAINTEXT),
+        lambda: keys_of("Schlüsselwörter"),
     ),
     "gen1, bare, env key": (lambda: bare(environment_fernet(MASTER), PLAINTEXT), lambda: keys_of(MASTER)),
     "gen2, default salt": (lambda: bare(gen2_fernet(MASTER), PLAINTEXT), lambda: keys_of_gen2(MASTER, None)),

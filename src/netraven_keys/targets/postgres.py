@@ -1,0 +1,96 @@
+"""What only PostgreSQL has to be asked: standby, row security, privileges, triggers, old transactions."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from netraven_keys.errors import PreflightRefused
+from netraven_keys.targets.reflection import Declared
+
+
+def check(connection: Connection, declared: Declared) -> None:
+    """Raises PreflightRefused when values would be missed, or could not be written."""
+    regclass = _regclass(declared)
+    standby, hidden, may_read, may_write = connection.execute(
+        sa.text(
+            "SELECT pg_is_in_recovery(), row_security_active(:t),"
+            " has_column_privilege(:t, :c, 'SELECT'), has_column_privilege(:t, :c, 'UPDATE')"
+        ),
+        {"t": regclass, "c": declared.column},
+    ).one()
+    if standby:
+        raise PreflightRefused(
+            f"target {declared.target!r}: the server is a read-only standby", remedy="Name the primary server in `url`."
+        )
+    if hidden:
+        raise PreflightRefused(
+            f"target {declared.target!r}: row security hides rows of {declared.qualified!r} from this role",
+            remedy="Use a role with BYPASSRLS, or the owner of the table.",
+        )
+    if not (may_read and may_write):
+        raise PreflightRefused(
+            f"target {declared.target!r}: this role may not read and update {declared.qualified}.{declared.column}",
+            remedy=f"GRANT SELECT, UPDATE ON {regclass} TO the role in the target's `url`.",
+        )
+
+
+def update_triggers(connection: Connection, declared: Declared) -> list[str]:
+    """Triggers that run when a value is rewritten (pg_trigger.tgtype, bit 4: UPDATE)."""
+    found = connection.execute(
+        sa.text(
+            "SELECT tgname FROM pg_trigger WHERE tgrelid = CAST(:t AS regclass)"
+            " AND NOT tgisinternal AND tgenabled <> 'D' AND (tgtype & 16) <> 0 ORDER BY 1"
+        ),
+        {"t": _regclass(declared)},
+    )
+    return [str(name) for (name,) in found]
+
+
+def moment(connection: Connection) -> tuple[object, ...]:
+    """The server's clock, and the id the next transaction will get."""
+    query = sa.text("SELECT clock_timestamp(), CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text)")
+    return tuple(connection.execute(query).one())
+
+
+def older_transactions(connection: Connection, began: object, next_id: object) -> str | None:
+    """The oldest open transaction of this database begun before `began`, named; None when there is none.
+
+    A role without pg_read_all_stats does not see when others' transactions began. Then ids decide: a
+    transaction that wrote before `began` holds one below `next_id`.
+    """
+    found = connection.execute(
+        sa.text(
+            "SELECT pid, usename, application_name,"
+            " CAST(EXTRACT(epoch FROM clock_timestamp() - xact_start) AS int)"
+            " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend' AND xact_start < :began ORDER BY xact_start LIMIT 1"
+        ),
+        {"began": began},
+    ).one_or_none()
+    if found is not None:
+        pid, user, application, seconds = found
+        return f"pid {pid}, user {user}, application {application or '(unnamed)'}, open for {seconds} s"
+    prepared = connection.execute(
+        sa.text("SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND prepared < :began LIMIT 1"),
+        {"began": began},
+    ).scalar()
+    if prepared is not None:
+        return f"prepared transaction {prepared}"
+    unseen, ids_are_newer = connection.execute(
+        sa.text(
+            "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND backend_type IS NULL AND pid <> pg_backend_pid()),"
+            " CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS numeric) >= CAST(:next_id AS numeric)"
+        ),
+        {"next_id": next_id},
+    ).one()
+    if unseen and not ids_are_newer:
+        return "one of a role this one may not see (GRANT pg_read_all_stats names it)"
+    return None
+
+
+def _regclass(declared: Declared) -> str:
+    """The table's name as PostgreSQL's functions on names want it, inside a parameter."""
+    parts = (part for part in (declared.schema, declared.table) if part is not None)
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
