@@ -151,6 +151,9 @@ def test_a_change_of_case_is_never_taken_for_a_passphrase(name: str) -> None:
 
 DAMAGED = {
     "twice": SPELLED + SPELLED,
+    "in double quotes": f'"{SPELLED}"',
+    "in single quotes": f"'{SPELLED}'",
+    "with its variable before it": "NETRAVEN_ENCRYPTION_KEY=" + SPELLED,
     "a newline in the middle": SPELLED[:40] + "\n" + SPELLED[40:],
     "a blank in the middle": SPELLED[:40] + " " + SPELLED[40:],
     "padded": SPELLED + "=",

@@ -149,6 +149,15 @@ def test_two_places_have_the_same_bytes_only_if_they_are_the_same(
 
 # --- what agrees and what does not ----------------------------------------------------------------
 
+
+class Site(str, enum.Enum):  # noqa: UP042  # applications still write it so, and str() of it is "Site.BERLIN"
+    BERLIN = "berlin"
+
+
+class Level(int, enum.Enum):
+    CORE = 7
+
+
 AGREEING: dict[str, tuple[Row, Row]] = {
     "42 and its text": (42, "42"),
     "a negative number and its text": (-1, "-1"),
@@ -157,6 +166,8 @@ AGREEING: dict[str, tuple[Row, Row]] = {
     "bytes and their hex": (b"\xab\xcd", "abcd"),
     "one part and a tuple of it": (42, (42,)),
     "a tuple and a list": ((1, "2"), ["1", 2]),
+    "a text of an enumeration and its value": (Site.BERLIN, "berlin"),
+    "a number of an enumeration and its value": (Level.CORE, 7),
 }
 
 
