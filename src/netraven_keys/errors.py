@@ -52,6 +52,13 @@ class TargetUnavailable(NetravenKeysError):
     default_remedy = "Start the database or mend the target's `url`, then run the same command again; it resumes."
 
 
+class TargetUnreadable(NetravenKeysError):
+    """The database answers, and holds a primary key or value that the driver cannot read or page by."""
+
+    code = "target_unreadable"
+    default_remedy = "Mend the row named by the database's own tools; nothing of this target was changed meanwhile."
+
+
 class AuditUnavailable(NetravenKeysError):
     """The audit log cannot be written: no audit, no change."""
 
@@ -70,7 +77,7 @@ class AuditBroken(NetravenKeysError):
 
 
 class DecryptionFailed(NetravenKeysError):
-    """A stored value did not open. `reason` is one of DESIGN's quarantine reasons."""
+    """A stored value did not open. `reason` is what it is listed with in quarantine."""
 
     code = "decryption_failed"
     http_status = 422
@@ -236,7 +243,8 @@ class KeyringMissing(Refused):
 
     code = "keyring_missing"
     default_remedy = (
-        "Put keyring.json back from a backup into the key directory; a new keyring could not open the data."
+        "Put keyring.json back into the key directory from a copy; a new keyring could not open the data. "
+        "If the values named are not of this installation, correct the target."
     )
 
 

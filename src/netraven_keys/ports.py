@@ -67,6 +67,10 @@ class KeyringStore(Protocol):
         """Raises EpochConflict, StorageFailed. The caller holds `lock()`."""
         ...
 
+    def check_room(self) -> None:
+        """Raises StorageFailed when there is no room for a save."""
+        ...
+
     def load_journal(self) -> bytes | None: ...
     def save_journal(self, content: bytes) -> None: ...
 
@@ -153,7 +157,7 @@ class TargetFacts:
     width: int | None  # characters that fit, None when unlimited
     longest: int  # bytes of the longest value
     update_triggers: tuple[str, ...]
-    rows: int
+    values: int  # that are not NULL
 
 
 class Target(Protocol):

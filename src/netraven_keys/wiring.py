@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.service.installation import Installation, ManagedTarget
 from netraven_keys.storage.directory import DirectoryStore
-from netraven_keys.targets.engines import make_engine, printable
+from netraven_keys.targets.engines import make_engine, printable, same_place
 from netraven_keys.targets.epoch_table import EpochTable
 from netraven_keys.targets.sql_table import SqlColumn
 from netraven_keys.values.place import Place
@@ -65,6 +65,7 @@ def assemble(loaded: Loaded, world: World, *, prompt: Prompt, notices: tuple[str
     """The objects of checked settings."""
     settings = loaded.settings
     engines: dict[str, Engine] = {}
+    _check_distinct(settings.targets)
     for target in settings.targets:
         if target.url not in engines:
             engines[target.url] = make_engine(target.url)
@@ -74,6 +75,7 @@ def assemble(loaded: Loaded, world: World, *, prompt: Prompt, notices: tuple[str
         if settings.epoch_table is not None
     ]
     rotation = settings.security.key_rotation
+    master_keys = _MasterKeys(settings.master_keys, world, prompt)
     return Installation(
         store=DirectoryStore(Path(rotation.key_path), group=settings.keyring_group),
         audit=AuditLog(Path(settings.audit.path), who=who()),
@@ -84,8 +86,8 @@ def assemble(loaded: Loaded, world: World, *, prompt: Prompt, notices: tuple[str
         policies={name: _policy(settings, name) for name in settings.keys},
         targets=[_managed(settings, target, engines[target.url]) for target in settings.targets],
         epoch_rows=epoch_rows,
-        master_keys=_available(settings.master_keys, world, prompt),
-        all_master_keys=_all(settings.master_keys, world, prompt),
+        master_keys=master_keys.available,
+        all_master_keys=master_keys.all,
         legacy_keys=cache(lambda: _legacy_keys(settings.legacy.netraven, world)),
         propagation_seconds=settings.propagation_seconds,
         prove_wait_seconds=settings.prove_wait_seconds,
@@ -93,6 +95,16 @@ def assemble(loaded: Loaded, world: World, *, prompt: Prompt, notices: tuple[str
         warn=warn,
         close=lambda: _dispose(engines.values()),
     )
+
+
+def _check_distinct(targets: Sequence[config.Target]) -> None:
+    """However they are spelled: two targets on one column would each undo the other's proof."""
+    seen: dict[tuple[object, ...], str] = {}
+    for target in targets:
+        place = same_place(target.url, target.table, target.column)
+        if place in seen:
+            raise BadConfiguration(f"the targets {seen[place]!r} and {target.name!r} are on one column")
+        seen[place] = target.name
 
 
 def _dispose(engines: Iterable[Engine]) -> None:
@@ -132,28 +144,34 @@ def _managed(settings: config.Settings, target: config.Target, engine: Engine) -
 # --- master keys ----------------------------------------------------------------------------------
 
 
-def _all(declared: Sequence[config.MasterKey], world: World, prompt: Prompt) -> Callable[[], Sequence[MasterKey]]:
-    """Every declared master key: `init` makes a slot of each. Raises MasterKeyUnavailable for a missing one."""
-    return cache(lambda: [master_key_from(entry.model_dump(), world, prompt, new=True) for entry in declared])
+class _MasterKeys:
+    """The declared master keys, each read (or asked for) once."""
 
+    def __init__(self, declared: Sequence[config.MasterKey], world: World, prompt: Prompt) -> None:
+        self._declared, self._world, self._prompt = declared, world, prompt
+        self._found: dict[str, MasterKey] = {}
 
-def _available(declared: Sequence[config.MasterKey], world: World, prompt: Prompt) -> Callable[[], Sequence[MasterKey]]:
-    """Those at hand: one suffices to open. Raises MasterKeyUnavailable when none is."""
+    def _one(self, entry: config.MasterKey, *, new: bool) -> MasterKey:
+        if entry.name not in self._found:
+            self._found[entry.name] = master_key_from(entry.model_dump(), self._world, self._prompt, new=new)
+        return self._found[entry.name]
 
-    @cache
-    def available() -> Sequence[MasterKey]:
+    def all(self) -> Sequence[MasterKey]:
+        """`init` makes a slot of each. Raises MasterKeyUnavailable for a missing one."""
+        return [self._one(entry, new=True) for entry in self._declared]
+
+    def available(self) -> Sequence[MasterKey]:
+        """Those at hand: one suffices to open. Raises MasterKeyUnavailable when none is."""
         found: list[MasterKey] = []
         missing: list[MasterKeyUnavailable] = []
-        for entry in declared:
+        for entry in self._declared:
             try:
-                found.append(master_key_from(entry.model_dump(), world, prompt))
+                found.append(self._one(entry, new=False))
             except MasterKeyUnavailable as problem:
                 missing.append(problem)
         if not found:
             raise missing[0]
         return found
-
-    return available
 
 
 def _legacy_keys(legacy: config.NetravenLegacy | None, world: World) -> netraven.LegacyKeys:

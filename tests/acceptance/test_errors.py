@@ -480,6 +480,7 @@ def all_errors(
 ELSEWHERE = {
     "busy": "tests/acceptance/test_errors.py::test_a_second_rotation_is_busy",
     "epoch_conflict": "tests/contract/test_stores.py: the lock keeps commands from meeting it",
+    "target_unreadable": "tests/acceptance/test_bad_rows.py, on PostgreSQL",
     "column_too_narrow": "tests/acceptance/test_bad_rows.py, on PostgreSQL",
     "value_too_large": "tests/unit/test_limits.py: 64 MiB on stdin",
     "keyring_unreadable": "tests/integration/test_client.py: only a running application meets it",
@@ -562,3 +563,78 @@ def test_a_development_slot_is_refused_in_production(sqlite_site: Site) -> None:
     assert slot.origin == "development"
     del site.environment["NETRAVEN_ENV"]
     assert site.run("status").status == 78
+
+
+def test_a_known_passphrase_at_the_prompt_is_refused_in_production(sqlite_site: Site) -> None:
+    site = sqlite_site
+    setting("master_keys", [{"name": "daily", "provider": "passphrase"}])(site)
+    asked: list[bool] = []
+
+    def answer(label: str, twice: bool, text: str = "netraven-dev-key") -> str:
+        asked.append(twice)
+        return text
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("netraven_keys.cli.invocation.ask", answer)
+        assert site.run("init").status == 78
+        assert not site.keys.exists()
+        asked.clear()
+        patch.setattr(
+            "netraven_keys.cli.invocation.ask",
+            lambda label, twice: answer(label, twice, "x7!" * 3 + "long enough for it"),
+        )
+        site.ok("init")
+        assert asked == [True], "asked once, and twice over, because it is new"
+        site.ok("status")
+    outcome = site.run("status")
+    assert outcome.status == 6, "there is nobody to ask"
+
+
+def test_init_without_targets_looks_at_those_that_are_there(sqlite_site: Site) -> None:
+    sqlite_site.credentials(5)
+    lose_the_keyring(sqlite_site)
+    assert sqlite_site.run("init", "--without-targets").status == 4
+    in_target("url", "sqlite:////nowhere/x.db")(sqlite_site)
+    outcome = sqlite_site.run("init", "--without-targets")
+    assert outcome.status == 4, "the audit log knows of a keyring"
+    assert "not looked at" in outcome.err
+    shutil.rmtree(sqlite_site.directory / "audit")
+    sqlite_site.ok("init", "--without-targets")
+
+
+def test_two_spellings_of_one_column_are_one(sqlite_site: Site) -> None:
+    sqlite_site.credentials(1)
+    target = sqlite_site.settings["targets"][0]
+    path = Path(target["url"].removeprefix("sqlite:///"))
+    again = {**target, "name": "again", "url": f"sqlite:///{path.parent}/../{path.parent.name}/{path.name}"}
+    sqlite_site.settings["targets"].append(again | {"table": "Credentials"})
+    sqlite_site.write_settings()
+    outcome = sqlite_site.run("status")
+    assert outcome.status == 78
+    assert "on one column" in outcome.err
+
+
+def test_a_document_the_group_may_read_needs_the_setting(sqlite_site: Site) -> None:
+    sqlite_site.credentials(1)
+    (sqlite_site.keys / "keyring.json").chmod(0o640)
+    assert sqlite_site.run("status").status == 78
+    setting("keyring_group", os.getgid())(sqlite_site)
+    sqlite_site.ok("status")
+    assert sqlite_site.plaintexts()
+
+
+def test_both_options_may_stand_before_and_after_every_verb(sqlite_site: Site) -> None:
+    sqlite_site.credentials(1)
+    del sqlite_site.environment["CONFIG_FILE"]
+    config = str(sqlite_site.config)
+    for verb in (
+        ("status",),
+        ("keys", "list"),
+        ("config", "show"),
+        ("master", "list"),
+        ("census",),
+        ("completion", "bash"),
+    ):
+        first = sqlite_site.ok("--json", "--config", config, *verb).json
+        last = sqlite_site.ok(*verb, "--config", config, "--json").json
+        assert first.keys() == last.keys()

@@ -41,10 +41,11 @@ def test_no_secret_in_anything_printed_or_written(site: Site) -> None:
     site.settings["legacy"] = {"netraven": {}}
     site.execute("CREATE TABLE credentials (id TEXT PRIMARY KEY, password TEXT)")
     site.target("credentials", "password", accept=["netraven-gen1", "plaintext"], bind="row")
+    site.ok("init")
     site.execute("INSERT INTO credentials VALUES ('a', :p), ('bad', :b)", [{"p": PLANTED, "b": "nrk:v1:" + PLANTED}])
     place = ("--table", "t", "--column", "c")
     commands: list[tuple[str, ...]] = [
-        ("init", "--without-targets"),
+        ("init",),
         ("reencrypt",),
         ("rotate", "--force", "--reason", "test"),
         ("status",),

@@ -417,3 +417,43 @@ def test_a_transaction_of_a_role_that_may_not_be_seen_is_waited_for_by_its_id(po
     finally:
         site.execute("DROP OWNED BY nrk_unprivileged")
         site.execute("DROP ROLE nrk_unprivileged")
+
+
+def test_the_proof_waits_for_a_writer_of_sqlite(sqlite_site: Site) -> None:
+    """It holds the write lock since before the activation, with a value of the old version not committed yet."""
+    import sqlite3
+
+    truth = sqlite_site.credentials(1)
+    late = sqlite_site.client().encrypt("credentials", "late", table="credentials", column="password")
+    sqlite_site.ok("rotate", "--force", "--reason", "so that v1 is old")
+    path = sqlite_site.url.removeprefix("sqlite:///")
+    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("INSERT INTO credentials VALUES ('late', ?)", (late,))
+
+    def commit() -> None:
+        time.sleep(5)
+        writer.execute("COMMIT")
+
+    thread = threading.Thread(target=commit)
+    thread.start()
+    (report,) = sqlite_site.ok("rotate", "--force", "--reason", "test", "--json").json["keys"]
+    thread.join()
+    writer.close()
+    assert report["census"][0]["versions"] == {"v3": 2}
+    assert sqlite_site.plaintexts() == truth | {"late": "late"}
+
+
+def test_a_writer_of_sqlite_that_does_not_end_makes_the_rotation_incomplete(sqlite_site: Site) -> None:
+    import sqlite3
+
+    sqlite_site.settings["prove_wait_seconds"] = 2
+    sqlite_site.credentials(0)
+    writer = sqlite3.connect(sqlite_site.url.removeprefix("sqlite:///"), isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    outcome = sqlite_site.run("rotate", "--force", "--reason", "test", "--json")
+    assert outcome.status == 3
+    assert "write lock" in outcome.json["keys"][0]["notes"][0]
+    writer.execute("ROLLBACK")
+    writer.close()
+    assert sqlite_site.ok("rotate", "--json").json["keys"][0]["complete"]

@@ -1,6 +1,6 @@
-"""The closed list of what can happen. A field is a name, a number or a time; never a value.
+"""The closed list of what can happen. A field is a name, a number, or the reason somebody typed.
 
-No event has a member that could hold a secret, a plaintext or a ciphertext: the types allow none.
+No event has a member for a secret, a plaintext or a ciphertext.
 """
 
 from __future__ import annotations

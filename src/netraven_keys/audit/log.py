@@ -76,6 +76,11 @@ class AuditLog:
         self.head()
         return self._epochs.get(keyring_id, 0)
 
+    def keyrings(self) -> list[str]:
+        """The ids of the keyrings whose changes this log records."""
+        self.head()
+        return [keyring_id for keyring_id, epoch in self._epochs.items() if keyring_id and epoch > 0]
+
     def unfinished(self, event: str | None = None) -> list[Operation]:
         """Intents without a result, oldest first."""
         self.head()
@@ -169,7 +174,7 @@ class AuditLog:
     @contextmanager
     def _reading(self) -> Iterator[int | None]:
         try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             if self._inode is not None:
                 raise AuditBroken(f"the audit log {self._path} is gone") from None

@@ -73,6 +73,8 @@ def _demo(run: Invocation, rows: int, directory: Path) -> int:
         result = follow(rotate.rotate(inst, request))
         sleep(_MOMENTS)
         found = _stopped(process)
+    if found["failed_reads"] or found["lost"]:
+        raise DemoFailed(f"{found['failed_reads']} reads failed and {found['lost']} values were lost")
     if run.json:
         show.as_json(reports_json(result.reports) | {"application": found})
     else:
@@ -80,8 +82,6 @@ def _demo(run: Invocation, rows: int, directory: Path) -> int:
             print_report(report)
         _print_application(found)
         _print_next(settings)
-    if found["failed_reads"] or found["lost"]:
-        raise DemoFailed(f"{found['failed_reads']} reads failed and {found['lost']} values were lost")
     return exit_status_of(result.reports)
 
 
@@ -114,10 +114,9 @@ def _stopped(process: subprocess.Popen[str]) -> dict[str, int]:
 
 
 def _print_application(found: dict[str, int]) -> None:
-    lost = show.bad if found["lost"] or found["failed_reads"] else show.good
     show.line(
         f"  application: {found['reads']:,} reads and {found['writes']:,} new passwords meanwhile, "
-        + lost(f"{found['failed_reads']} failed reads, {found['lost']} lost values")
+        + show.good(f"{found['failed_reads']} failed reads, {found['lost']} lost values")
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from netraven_keys.cli import show
-from netraven_keys.cli.invocation import Invocation, verb
+from netraven_keys.cli.invocation import Invocation, common_options, verb
 from netraven_keys.errors import NotInitialised, StorageFailed, UsageError
 from netraven_keys.keyring import codec
 from netraven_keys.keyring.codec import spell_time
@@ -35,10 +35,12 @@ def add_to(group: click.Group) -> None:
     """Registers the verbs of this file."""
 
     @group.group("keys")
+    @common_options
     def keys_group() -> None:
         """Versions one by one."""
 
     @group.group("master")
+    @common_options
     def master_group() -> None:
         """Master keys and the slots they open."""
 
@@ -87,7 +89,8 @@ def _add_key_views(group: click.Group) -> None:
         for one in versions:
             show.line(f"{show.strong(f'{key} v{one.number}')}  {one.state}  key id {one.key_id:08x}")
             for step in one.history:
-                show.line(f"  {step.at:%Y-%m-%d %H:%M:%S} UTC  {step.state:<12} by {step.who}: {step.why}")
+                who, why = show.safe(step.who), show.safe(step.why)
+                show.line(f"  {step.at:%Y-%m-%d %H:%M:%S} UTC  {step.state:<12} by {who}: {why}")
         if named.legacy and version is None:
             show.line(f"legacy keys, to decrypt with only: {', '.join(f'{e.format}:{e.name}' for e in named.legacy)}")
         return 0
@@ -160,7 +163,11 @@ def _add_master_verbs(group: click.Group) -> None:
         """Make a new master key: 256 random bits with a checksum."""
         key = generated.generate()
         if out is None:
-            show.line(key.expose().decode("ascii"))
+            text = key.expose().decode("ascii")
+            if run.json:
+                show.as_json({"master_key": text})
+            else:
+                show.line(text)
             return 0
         _write_new(Path(out), key.expose() + b"\n")
         if run.json:

@@ -212,6 +212,8 @@ def _print_quarantine(report: KeyReport) -> None:
 
 def _verify(run: Invocation, key: str | None) -> int:
     found = follow(verify.verify(run.installation(), key))
+    if not found:
+        raise UsageError("no target is declared, so there is nothing to verify", remedy="Declare one under `targets:`.")
     if run.json:
         show.as_json({"targets": [one.to_json() for one in found]})
     else:
@@ -219,8 +221,8 @@ def _verify(run: Invocation, key: str | None) -> int:
             forms = ", ".join(f"{form}: {count:,}" for form, count in sorted(one.by_form.items()))
             mark = show.bad(f"{one.failures:,} do not") if one.failures else show.good("all do")
             show.line(f"{one.target}: {show.plural(one.opened, 'value')} opened ({forms or 'none'}), {mark}")
+            if one.former:
+                show.line(f"  {one.former:,} of them under a former name of the target; reencrypt rewrites them")
             for value in one.listed[:_LISTED]:
                 show.line(f"  row {value.row}: {value.reason}: {value.detail}")
-        if not found:
-            raise UsageError("no target is declared, so there is nothing to verify")
     return 3 if any(one.failures for one in found) else 0

@@ -8,7 +8,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from netraven_keys.cli import show
-from netraven_keys.cli.invocation import Invocation, verb
+from netraven_keys.cli.invocation import Invocation, common_options, verb
 from netraven_keys.config import startup
 from netraven_keys.config.document import Path_
 from netraven_keys.config.settings import Loaded
@@ -23,6 +23,7 @@ def add_to(group: click.Group) -> None:
     """Registers the verbs of this file."""
 
     @group.group("config")
+    @common_options
     def config_group() -> None:
         """The settings, and whether they may be."""
 
@@ -57,9 +58,13 @@ def add_to(group: click.Group) -> None:
                 show.line(show.good(f"The settings may be used ({kind} rules)."))
         return 78 if errors else 0
 
-    @group.command()
+    _add_completion(group)
+
+
+def _add_completion(group: click.Group) -> None:
+    @verb(group)
     @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-    def completion(shell: str) -> int:
+    def completion(run: Invocation, shell: str) -> int:
         """Print a shell's completion script.
 
         In bash: eval "$(netraven-keys completion bash)".
@@ -68,7 +73,11 @@ def add_to(group: click.Group) -> None:
         root = click.get_current_context().find_root()
         if completer is None:
             raise UsageError(f"there is no completion for {shell}")
-        show.line(completer(root.command, {}, PROGRAM, COMPLETION_VARIABLE).source())
+        script = completer(root.command, {}, PROGRAM, COMPLETION_VARIABLE).source()
+        if run.json:
+            show.as_json({"shell": shell, "script": script})
+        else:
+            show.line(script)
         return 0
 
 

@@ -33,6 +33,11 @@ def error(problem: NetravenKeysError, *, json_wanted: bool) -> None:
         note(f"{click.style('remedy:', bold=True)} {problem.remedy}")
 
 
+def safe(text: str) -> str:
+    """Text that somebody typed, without what a terminal would take for commands."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def good(text: str) -> str:
     return click.style(text, fg="green")
 

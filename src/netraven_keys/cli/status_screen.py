@@ -61,13 +61,14 @@ def _counted(key: KeyStatus) -> str:
         return "no target is declared for this key"
     if key.counted_at is None:
         return "values: not counted yet (netraven-keys census)"
-    found = [f"counted {key.counted_at[:16].replace('T', ' ')} UTC in {show.plural(key.targets, 'target')}"]
+    some = "" if key.counted_targets == key.targets else f"{key.counted_targets} of "
+    found = [f"counted {key.counted_at[:16].replace('T', ' ')} UTC in {some}{show.plural(key.targets, 'target')}"]
     found += [
         f"{count:,} {name}"
         for name, count in (
             ("legacy", key.legacy),
             ("plaintext", key.plaintext),
-            ("quarantined", len(key.quarantined)),
+            ("quarantined", key.quarantined),
             ("NULL", key.null),
         )
         if count
@@ -77,7 +78,8 @@ def _counted(key: KeyStatus) -> str:
 
 def print_census(census: Census) -> None:
     for key in census.keys:
-        for target in key.targets:
+        for counted in key.targets:
+            target = counted.census
             show.line(f"{show.strong(target.name)}  {key.key}  {show.plural(target.total, 'value')}")
             rows = [("form", "values")]
             for number, count in sorted(target.versions.items(), reverse=True):
@@ -89,7 +91,7 @@ def print_census(census: Census) -> None:
             rows += [(name, f"{count:,}") for name, count in others if count]
             rows.append(("NULL", f"{target.null:,}"))
             show.table(rows, right=(1,))
+            if counted.quarantined:
+                show.line(show.bad(f"  {show.plural(counted.quarantined, 'value')} in quarantine since the last sweep"))
         if not key.targets:
             show.line(f"{key.key}: no target is declared for this key")
-        if key.quarantined:
-            show.line(show.bad(f"  {show.plural(len(key.quarantined), 'value')} in quarantine since the last sweep"))

@@ -20,6 +20,7 @@ from netraven_keys.client.settings import ClientSettings, Column, read_client_se
 from netraven_keys.config.master_keys import master_key_from, nobody
 from netraven_keys.config.world import World
 from netraven_keys.crypto import token as tokens
+from netraven_keys.crypto.fields import utf8
 from netraven_keys.errors import (
     ForbiddenSecret,
     KeyringMissing,
@@ -87,9 +88,9 @@ class ApplicationKeyring:
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
-        self._store = DirectoryStore(settings.key_path)
+        self._store = DirectoryStore(settings.key_path, group_may_read=True)
         self._lock = threading.Lock()
-        self._trouble: NetravenKeysError | None = None
+        self._trouble: tuple[type[NetravenKeysError], str, str | None] | None = None
         self._snapshot = self._load()
         self._looked_at = time.monotonic()
         reference = weakref.ref(self)
@@ -178,7 +179,9 @@ class ApplicationKeyring:
     def _writer(self, key: str, table: str, column: str, row: Row | None) -> Writer:
         snapshot = self._present()
         if self._trouble is not None:
-            raise self._trouble
+            # Made anew each time: a shared exception would collect every caller's frames and plaintexts.
+            error, message, remedy = self._trouble
+            raise error(message, remedy=remedy)
         declared = self._column(table, column, row)
         if declared.key and declared.key != key:
             raise UsageError(
@@ -228,23 +231,25 @@ class ApplicationKeyring:
             changed = stamp is None or stamp != self._snapshot.stamp
             fresh = self._load() if changed else self._snapshot
         except NetravenKeysError as problem:
-            self._trouble = KeyringUnreadable(
-                f"the present keyring cannot be used ({problem.message}); this process knows epoch {self.epoch}"
-            )
+            said = f"the present keyring cannot be used ({problem.message}); this process knows epoch {self.epoch}"
+            self._trouble = (KeyringUnreadable, said, None)
             return False
         finally:
             self._looked_at = time.monotonic()
         before, after = self._snapshot.opened.keyring, fresh.opened.keyring
         if after.keyring_id != before.keyring_id:
-            self._trouble = KeyringUnreadable(
+            self._trouble = (
+                KeyringUnreadable,
                 f"another keyring ({after.keyring_id}) lies at {self._store.place}; "
                 f"this process uses {before.keyring_id}",
-                remedy="Put the right keyring.json back, or restart the application if the change is meant.",
+                "Put the right keyring.json back, or restart the application if the change is meant.",
             )
             return False
         if after.epoch < before.epoch:
-            self._trouble = RolledBack(
-                f"the keyring went back from epoch {before.epoch} to {after.epoch}: an older copy was put in its place"
+            self._trouble = (
+                RolledBack,
+                f"the keyring went back from epoch {before.epoch} to {after.epoch}: an older copy was put in its place",
+                None,
             )
             return False
         self._trouble = None
@@ -265,7 +270,7 @@ def _encoded(plaintext: str | bytes) -> bytes:
         return plaintext
     if not isinstance(plaintext, str):
         raise UsageError(f"a value to encrypt is text or bytes, not {type(plaintext).__name__}")
-    try:
-        return plaintext.encode("utf-8")
-    except UnicodeEncodeError:
-        raise UsageError("the text to encrypt has no UTF-8 form (a lone surrogate)") from None
+    encoded = utf8(plaintext)
+    if encoded is None:
+        raise UsageError("the text to encrypt has no UTF-8 form (a lone surrogate)")
+    return encoded

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from netraven_keys.config.world import World
+from netraven_keys.crypto.fields import utf8
 from netraven_keys.errors import BadConfiguration
 
 MAX_FILE = 1024 * 1024
@@ -154,7 +155,10 @@ def overlaid(document: Document, world: World) -> Document:
         path = tuple(part.lower() for part in name[len(PREFIX) :].split("__"))
         if not all(path):
             raise BadConfiguration(f"the variable {name} names no setting")
-        given = parse_document(f"value: {world.variables[name]}".encode(), f"the variable {name}", world)
+        text = utf8(f"value: {world.variables[name]}")
+        if text is None:
+            raise BadConfiguration(f"the variable {name} is not UTF-8 text")
+        given = parse_document(text, f"the variable {name}", world)
         _put(values, path, given.values["value"], name)
         filled[path] = name
         unset.pop(path, None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from netraven_keys.config.secrets import weakness
 from netraven_keys.config.world import World, read_secret_file
-from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
+from netraven_keys.errors import BadConfiguration, ForbiddenSecret, MasterKeyUnavailable
 from netraven_keys.masterkeys.from_text import TextMasterKey, master_key_from_text
 
 Prompt = Callable[[str, bool], str | None]
@@ -20,7 +20,8 @@ def nobody(label: str, twice: bool) -> None:
 
 
 def master_key_from(declared: Mapping[str, Any], world: World, prompt: Prompt, *, new: bool = False) -> TextMasterKey:
-    """Raises MasterKeyUnavailable, MasterKeyDamaged, InsecurePermissions, BadConfiguration."""
+    """Raises MasterKeyUnavailable, MasterKeyDamaged, InsecurePermissions, BadConfiguration, and
+    ForbiddenSecret for one that production does not take."""
     name, provider = declared.get("name"), declared.get("provider")
     if not isinstance(name, str):
         raise BadConfiguration("a master key under `master_keys:` has no name")
@@ -34,8 +35,10 @@ def master_key_from(declared: Mapping[str, Any], world: World, prompt: Prompt, *
         raise BadConfiguration(f"the master key {name!r} has the unknown provider {provider!r}")
     if text is None:
         raise MasterKeyUnavailable(f"the master key {name!r} is not at hand: nothing came from {source}")
-    development = not world.production and weakness(text) is not None
-    return master_key_from_text(name, text, development=development)
+    weak = weakness(text)
+    if weak is not None and world.production:
+        raise ForbiddenSecret(f"the master key {name!r} {weak}, which production does not allow")
+    return master_key_from_text(name, text, development=weak is not None)
 
 
 def _from_variable(declared: Mapping[str, Any], world: World) -> tuple[str | None, str]:

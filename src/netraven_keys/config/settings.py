@@ -18,6 +18,8 @@ from netraven_keys.errors import BadConfiguration
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Days = Annotated[int, Field(ge=1, le=3650)]
+# Two days at least, so that a run within a day of the last one never rotates again.
+Interval = Annotated[int, Field(ge=2, le=3650)]
 TableName = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -41,7 +43,7 @@ class Backup(Group):
 
 class KeyRotation(Group):
     key_path: str = Field("data/keys", description="The key directory.")
-    rotation_interval_days: Days = Field(90, description="Days from activation until a key is overdue.")
+    rotation_interval_days: Interval = Field(90, description="Days from activation until a key is overdue.")
     automatic_rotation: bool = Field(True, description="Whether scheduled runs make new versions.")
     backup: Backup = Backup()
 
@@ -70,7 +72,7 @@ class Tasks(Group):
 
 class Key(Group):
     algorithm: Literal["AES-256-GCM"] = "AES-256-GCM"
-    rotation_interval_days: Days | None = Field(None, description="Default: security.key_rotation's.")
+    rotation_interval_days: Interval | None = Field(None, description="Default: security.key_rotation's.")
     min_age_days: Days | None = Field(None, description="Age from which a run rotates.")
     destroy: Literal["manual", "automatic"] = Field("manual", description="Whether old versions go by themselves.")
     data_backups_kept_days: int | None = Field(None, ge=0, description="How long dumps of the data are kept.")
@@ -197,7 +199,7 @@ class Settings(Group):
         min_age = key.min_age_days
         if min_age is None and key.rotation_interval_days in (None, common):
             min_age = self.tasks.key_rotation.min_age_days
-        return interval, min_age if min_age is not None else max(0, interval * 85 // 90)
+        return interval, min_age if min_age is not None else max(1, interval * 85 // 90)
 
 
 @dataclass(frozen=True)

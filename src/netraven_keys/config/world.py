@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from netraven_keys.crypto.fields import utf8
 from netraven_keys.errors import BadConfiguration, InsecurePermissions, MasterKeyUnavailable
 
 MAX_SECRET_FILE = 1024 * 1024
@@ -41,10 +42,12 @@ class World:
 
         Raises BadConfiguration when both are set or the file cannot be read.
         """
-        value, file = self.variables.get(name), self.variables.get(f"{name}_FILE")
-        if value is not None and file is not None:
+        value, file = self.variables.get(name), self.variables.get(f"{name}_FILE") or None
+        if value and file is not None:
             raise BadConfiguration(f"{name} and {name}_FILE are both set", remedy="Unset one of them.")
         if file is None:
+            if value is not None and utf8(value) is None:
+                raise BadConfiguration(f"the variable {name} is not UTF-8 text")
             return value
         return read_secret_file(Path(file), f"{name}_FILE")
 
@@ -68,11 +71,17 @@ def read_secret_file(path: Path, named_by: str) -> str:
         ) from None
     if len(content) > MAX_SECRET_FILE:
         raise BadConfiguration(f"the secret file {path} ({named_by}) is larger than 1 MiB")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadConfiguration(f"the secret file {path} ({named_by}) is not UTF-8 text") from None
+    text = _decoded(content)
+    if text is None:  # raised here and not there: the decoder's error holds the whole secret
+        raise BadConfiguration(f"the secret file {path} ({named_by}) is not UTF-8 text")
     return text[:-1] if text.endswith("\n") else text
+
+
+def _decoded(content: bytes) -> str | None:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
 def who() -> str:

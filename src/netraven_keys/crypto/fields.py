@@ -7,6 +7,18 @@ different lists of fields give the same bytes.
 from __future__ import annotations
 
 
+def utf8(text: str) -> bytes | None:
+    """The UTF-8 form, or None for text that has none (lone surrogates).
+
+    None rather than an error: a UnicodeEncodeError carries the whole text, and would be kept as the
+    context of whatever is raised in its place.
+    """
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        return None
+
+
 def length_prefixed(*fields: str) -> bytes:
     """Raises UnicodeEncodeError for a text that has no UTF-8 form (lone surrogates)."""
     parts: list[bytes] = []

@@ -12,6 +12,8 @@ class SecretBytes:
     __slots__ = ("_value",)
 
     def __init__(self, value: bytes) -> None:
+        if not isinstance(value, bytes | bytearray):
+            raise TypeError("a secret is made of bytes")
         self._value = bytes(value)
 
     def expose(self) -> bytes:

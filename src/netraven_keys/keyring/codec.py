@@ -31,6 +31,7 @@ from netraven_keys.keyring.model import (
     Transition,
     Version,
 )
+from netraven_keys.keyring.transitions import follows
 
 MAX_DOCUMENT: Final = 16 * 1024 * 1024
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
@@ -255,6 +256,11 @@ def _check_whole(keyring: Keyring) -> None:
             raise _Invalid("versions are out of order")
         if sum(v.state in (State.ACTIVE, State.SUSPENDED) for v in key.versions) > 1:
             raise _Invalid("two versions of one key are active")
+        entries = [(entry.format, entry.name) for entry in key.legacy]
+        if len(set(entries)) != len(entries):
+            raise _Invalid("two legacy keys have one name")
+        if not all(follows(version.history) for version in key.versions):
+            raise _Invalid("a version's history breaks the table of states")
         if any((v.sealed is None) != (v.state is State.DESTROYED) for v in key.versions):
             raise _Invalid("a version has material exactly until it is destroyed")
         if key.rotation is not None and key.rotation.to_version not in numbers:

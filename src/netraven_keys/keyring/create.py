@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
@@ -124,26 +124,29 @@ def fingerprint(material: SecretBytes) -> str:
     return derive(material, "netraven-keys/1/legacy-fingerprint", size=8).expose().hex()
 
 
+def new_legacy_keys(key: NamedKey, found: Mapping[tuple[str, str], SecretBytes]) -> dict[tuple[str, str], SecretBytes]:
+    """Those of `found` that the key does not hold, by the name they get."""
+    held = {(entry.format, entry.name): entry.fingerprint for entry in key.legacy}
+    marks = {(entry.format, entry.name.partition("#")[0], entry.fingerprint) for entry in key.legacy}
+    new: dict[tuple[str, str], SecretBytes] = {}
+    for (format_, name), material in sorted(found.items(), key=lambda item: item[0]):
+        mark = fingerprint(material)
+        if (format_, name, mark) not in marks:
+            new[format_, f"{name}#{mark}" if (format_, name) in held else name] = material
+    return new
+
+
 def add_legacy_entries(owned: OwnedKeyring, name: str, found: dict[tuple[str, str], SecretBytes]) -> Keyring:
     """Seals predecessors' keys the keyring does not hold yet; returns the keyring unchanged if it holds all.
 
-    Raises Refused when a name comes back with other bytes: one of the two is wrong, and which is
-    not for us to guess.
+    A name that comes back with other bytes (a wrong master key the first time, or one that was changed
+    in its life) is kept beside the first: they only decrypt, and what they open is authenticated.
     """
     key, sealer = owned.keyring.key(name), owned.sealer(name)
-    held = {(entry.format, entry.name): entry for entry in key.legacy}
     added: list[LegacyEntry] = []
-    for (format_, entry_name), material in sorted(found.items()):
-        mark = fingerprint(material)
-        present = held.get((format_, entry_name))
-        if present is None:
-            sealed = seal.seal_legacy(sealer, name, format_, entry_name, material)
-            added.append(LegacyEntry(format_, entry_name, mark, sealed))
-        elif present.fingerprint != mark:
-            raise Refused(
-                f"the legacy key {entry_name!r} ({format_}) given now is not the one the keyring holds for {name!r}",
-                remedy="Check `legacy:` and its master key variable; the keyring keeps the key it has.",
-            )
+    for (format_, entry_name), material in new_legacy_keys(key, found).items():
+        sealed = seal.seal_legacy(sealer, name, format_, entry_name, material)
+        added.append(LegacyEntry(format_, entry_name, fingerprint(material), sealed))
     if not added:
         return owned.keyring
     return owned.keyring.with_key(replace(key, legacy=(*key.legacy, *added)))

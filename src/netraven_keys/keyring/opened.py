@@ -13,7 +13,7 @@ from typing import Protocol
 from netraven_keys.crypto.aead import Aead
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.crypto.signing import public_key_of, sign, signature_fits
-from netraven_keys.errors import KeyringTampered, NothingEncrypts, NotMine, UnknownKey
+from netraven_keys.errors import KeyringTampered, MasterKeyError, NothingEncrypts, NotMine, UnknownKey
 from netraven_keys.keyring import codec, seal
 from netraven_keys.keyring.model import Keyring, NamedKey, Slot, SlotKind, Version
 
@@ -137,6 +137,7 @@ def open_document(document: bytes, master_keys: Sequence[Unwraps]) -> OpenedKeyr
 
 
 def _find_slot(keyring: Keyring, master_keys: Sequence[Unwraps]) -> tuple[Slot, SecretBytes] | None:
+    trouble: MasterKeyError | None = None
     for master_key in master_keys:
         own_name_first = sorted(keyring.slots, key=lambda s: (s.kind is not SlotKind.OWNER, s.name != master_key.name))
         for slot in own_name_first:
@@ -144,6 +145,10 @@ def _find_slot(keyring: Keyring, master_keys: Sequence[Unwraps]) -> tuple[Slot, 
                 return slot, master_key.unwrap(slot.wrapped, seal.slot_binding(keyring.keyring_id, slot.name))
             except NotMine:
                 continue
+            except MasterKeyError as problem:  # another one may open it: one suffices
+                trouble = trouble or problem
+    if trouble is not None:
+        raise trouble
     return None
 
 

@@ -6,7 +6,8 @@ The epoch is not raised here: it grows by one at each save, however many moves t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -27,6 +28,11 @@ ALLOWED: dict[State, frozenset[State]] = {
 
 CLIENT_DECRYPTS = frozenset({S.PRE_ACTIVE, S.ACTIVE, S.SUSPENDED, S.DEACTIVATED, S.COMPROMISED})
 SERVICE_DECRYPTS = CLIENT_DECRYPTS | {S.DESTROY_SCHEDULED}
+
+
+def follows(history: Sequence[Transition]) -> bool:
+    """Whether each state may follow the one before it."""
+    return all(after.state in ALLOWED[before.state] for before, after in itertools.pairwise(history))
 
 
 @dataclass(frozen=True)

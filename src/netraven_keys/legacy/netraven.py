@@ -21,7 +21,7 @@ import re
 from collections.abc import Mapping
 
 from netraven_keys.crypto.secret import SecretBytes
-from netraven_keys.errors import BadConfiguration, BadTag, LegacyKeyMissing, MalformedValue
+from netraven_keys.errors import BadConfiguration, BadTag, DecryptionFailed, LegacyKeyMissing, MalformedValue
 from netraven_keys.legacy.fernet import FernetKey
 
 GEN1 = "netraven-gen1"
@@ -44,7 +44,10 @@ def _pbkdf2(secret: bytes, salt: bytes) -> SecretBytes:
 
 
 def _gen1_pbkdf2(secret: SecretBytes) -> SecretBytes:
-    text = secret.expose().decode("utf-8")
+    try:
+        text = secret.expose().decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadConfiguration("the predecessor's master key or password is not UTF-8 text") from None
     padded = text.ljust(32, "0") if len(text) < 16 else text
     return _pbkdf2(padded.encode("utf-8"), _GEN1_SALT)
 
@@ -74,11 +77,12 @@ def gen2_keys(master_key: SecretBytes, salt: str = GEN2_SALT) -> LegacyKeys:
 
 def fernet_key(name: str, content: bytes) -> SecretBytes:
     """The 32 bytes of a Fernet key as the predecessor kept it. Raises BadConfiguration."""
+    text = content.strip()
     try:
-        decoded = base64.urlsafe_b64decode(content.strip())
+        decoded = base64.urlsafe_b64decode(text)
     except (binascii.Error, ValueError):
         decoded = b""
-    if not _KEY_NAME.fullmatch(name) or len(decoded) != 32:
+    if not _KEY_NAME.fullmatch(name) or len(decoded) != 32 or base64.urlsafe_b64encode(decoded) != text:
         raise BadConfiguration(
             f"the legacy key {name!r} is not a Fernet key (32 bytes in base64url) of a proper name",
             remedy="Check `legacy.netraven.key_path`: it must be the predecessor's key directory.",
@@ -131,7 +135,7 @@ class LegacyReader:
         encoded = token.encode("utf-8", "surrogatepass") if isinstance(token, str) else token
         if not _FERNET.fullmatch(encoded):
             raise MalformedValue("the value begins like a Fernet token and is cut or altered")
-        for _, key in sorted(self._keys.items(), key=lambda item: item[0][1] != DEFAULT):
+        for _, key in sorted(self._keys.items(), key=lambda item: _bare(item[0][1]) != DEFAULT):
             opened = key.open(encoded)
             if opened is not None:
                 return opened
@@ -145,20 +149,26 @@ class LegacyReader:
             token = base64.b64decode(encoded, validate=True)
         except (ValueError, KeyError, TypeError, RecursionError):
             raise MalformedValue("the value holds encrypted_data and is not the JSON NetRaven wrote") from None
-        key = self._keys.get((GEN1, str(name)))
-        if key is None and _ENV_NAME.fullmatch(str(name)):
+        named = self._of_gen1(str(name))
+        if not named and _ENV_NAME.fullmatch(str(name)):
             # The name is of the time it was made; the master key given may be another one's.
-            return self._open_as_environment(token)
-        if key is None:
+            named = self._of_gen1(ENVIRONMENT)
+            missing: DecryptionFailed = LegacyKeyMissing("no master key at hand made this value's env key")
+        elif not named:
             raise LegacyKeyMissing("the keyring does not hold the legacy key that this value names")
-        opened = key.open(token)
-        if opened is None:
-            raise BadTag("the legacy value was altered: the key it names does not open it")
-        return opened
+        else:
+            missing = BadTag("the legacy value was altered: the key it names does not open it")
+        for key in named:
+            opened = key.open(token)
+            if opened is not None:
+                return opened
+        raise missing
 
-    def _open_as_environment(self, token: bytes) -> bytes:
-        key = self._keys.get((GEN1, ENVIRONMENT))
-        opened = None if key is None else key.open(token)
-        if opened is None:
-            raise LegacyKeyMissing("no master key at hand is the one that made this value's env key")
-        return opened
+    def _of_gen1(self, name: str) -> list[FernetKey]:
+        """The key of that name, and those that came under the same name with other bytes."""
+        return [key for (format_, entry), key in self._keys.items() if format_ == GEN1 and _bare(entry) == name]
+
+
+def _bare(name: str) -> str:
+    """A second key of one name is kept as `name#fingerprint`."""
+    return name.partition("#")[0]

@@ -43,7 +43,7 @@ def generate() -> SecretBytes:
 def looks_generated(text: str) -> bool:
     """Meant to be one: it begins like one in whatever case, is the beginning of one, or ends in a body
     with its checksum. Only what can be none of these may be a passphrase."""
-    given = text.strip()
+    given = text.strip().strip("\"'")
     folded = given.casefold()
     if folded.startswith(PREFIX[: -len("1-")]) or PREFIX.startswith(folded):
         return True

@@ -10,11 +10,13 @@ import os
 import re
 import threading
 import unicodedata
+import weakref
 
 from netraven_keys.crypto.aead import Aead, AuthenticationFailed
+from netraven_keys.crypto.fields import utf8
 from netraven_keys.crypto.kdf import Argon2Cost, cost_is_bounded, derive, stretch
 from netraven_keys.crypto.secret import SecretBytes
-from netraven_keys.errors import CorruptSlot, NotMine
+from netraven_keys.errors import CorruptSlot, MasterKeyDamaged, NotMine
 
 _SALT_SIZE = 16
 _HEAD = re.compile(rb"argon2id:1:t=([0-9]{1,20}),p=([0-9]{1,20}),m=([0-9]{1,20}):([0-9a-f]{32}):", re.ASCII)
@@ -26,13 +28,14 @@ class PassphraseMasterKey:
     def __init__(self, name: str, passphrase: str, *, origin: str = "passphrase") -> None:
         self.name = name
         self.origin = origin
-        self._passphrase = SecretBytes(unicodedata.normalize("NFC", passphrase).encode("utf-8"))
+        encoded = utf8(unicodedata.normalize("NFC", passphrase))
+        if encoded is None:
+            raise MasterKeyDamaged(f"the master key {name!r} is not UTF-8 text")
+        self._passphrase = SecretBytes(encoded)
         self._boxes: dict[tuple[bytes, Argon2Cost], Aead] = {}
         self._one_at_a_time = threading.Lock()
-        os.register_at_fork(after_in_child=self._after_fork)
-
-    def _after_fork(self) -> None:
-        self._one_at_a_time = threading.Lock()
+        reference = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _after_fork(reference))
 
     @property
     def uri(self) -> str:
@@ -71,3 +74,10 @@ class PassphraseMasterKey:
         except AuthenticationFailed:
             raise NotMine(f"the passphrase {self.name!r} does not open this slot") from None
         return SecretBytes(opened)
+
+
+def _after_fork(reference: weakref.ref[PassphraseMasterKey]) -> None:
+    """A lock that a thread of the parent held would never be released in the child."""
+    master_key = reference()
+    if master_key is not None:
+        master_key._one_at_a_time = threading.Lock()

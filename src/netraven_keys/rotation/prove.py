@@ -39,6 +39,11 @@ class TargetCensus:
         foreign = sum(self.legacy.values()) + self.plaintext + self.other + self.malformed
         return sum(self.versions.values()) + foreign
 
+    @property
+    def unlabelled(self) -> int:
+        """Values that start like none of this key's versions."""
+        return self.total - sum(self.versions.values())
+
     def not_under(self, number: int) -> int:
         """Values that are not under version `number`."""
         return self.total - self.versions.get(number, 0)

@@ -25,8 +25,10 @@ class KeyReport:
     plaintext_found: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    # False when older transactions were still open at the census, which then proves nothing.
+    # False when the census proves nothing: older transactions were open, or not every target was counted.
     proven: bool = True
+    # No target is declared, so there is nothing another run could do.
+    without_targets: bool = False
     error: NetravenKeysError | None = None
 
     @property
@@ -46,7 +48,7 @@ class KeyReport:
     def ended(self) -> bool:
         """Nothing is left that another run could carry over: what is in quarantine blocks completion
         and destruction, but never the next rotation."""
-        return self.error is None and self.proven and self.stale_remaining == 0
+        return self.error is None and (self.proven or self.without_targets) and self.stale_remaining == 0
 
     @property
     def exit_status(self) -> int:

@@ -7,7 +7,7 @@ again in the next pass; one that refuses its write three times unchanged is quar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from netraven_keys.ports import Cell, Change, RowKey, Selection, Stored, Swap, Target
@@ -39,7 +39,8 @@ class Tally:
     skipped_conflict: int = 0
     # Of the last pass only: a value that was mended meanwhile is no longer in quarantine.
     quarantined: int = 0
-    quarantined_off_primary: int = 0
+    # By the version whose prefix the value starts with; None for those that start like none of the key's.
+    quarantined_under: dict[int | None, int] = field(default_factory=dict)
     left: int = 0
     refused: int = 0
     listed: list[QuarantinedValue] = field(default_factory=list)
@@ -50,8 +51,8 @@ class Tally:
 
     def begin_pass(self) -> None:
         self.refused_before, self.refusals = self.refusals, {}
-        self.quarantined = self.quarantined_off_primary = self.left = self.refused = 0
-        self.listed = []
+        self.quarantined = self.left = self.refused = 0
+        self.quarantined_under, self.listed = {}, []
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Progress:
 def row_label(key: RowKey) -> str:
     """A primary key for people and JSON: its parts as text, joined by a slash."""
     text = "/".join(row_text(p) if isinstance(p, RowPart) else str(p) for p in key)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    # What cannot be printed is escaped: a key must not reach a terminal as a command to it.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def batch_size(longest: int) -> int:
@@ -86,7 +88,7 @@ class Sweep:
     present: Callable[[], Reencryptor]
     reserve: Callable[[int], None]
     selection: Selection
-    primary_prefix: Stored
+    prefixes: Mapping[int, Stored]
     rows_per_batch: int
 
     def one_pass(self, tally: Tally) -> Iterator[Progress]:
@@ -95,9 +97,9 @@ class Sweep:
         while True:
             reencryptor = self.present()
             batch = self.target.scan(after, self.rows_per_batch, self.selection)
+            if batch.cells:
+                self.reserve(len(batch.cells))
             changes = self._considered(batch.cells, reencryptor, tally)
-            if changes:
-                self.reserve(len(changes))
             written = self._swapped(changes, tally)
             yield Progress(self.target.name, len(batch.cells), written)
             if batch.next is None:
@@ -125,11 +127,8 @@ class Sweep:
 
     def _quarantine(self, cell: Cell, why: Quarantined, tally: Tally) -> None:
         tally.quarantined += 1
-        value = cell.value
-        starts_current = isinstance(value, type(self.primary_prefix)) and value[: len(self.primary_prefix)] == (
-            self.primary_prefix
-        )
-        tally.quarantined_off_primary += not starts_current
+        under = next((number for number, prefix in self.prefixes.items() if _starts(cell.value, prefix)), None)
+        tally.quarantined_under[under] = tally.quarantined_under.get(under, 0) + 1
         if len(tally.listed) < MAX_LISTED:
             tally.listed.append(QuarantinedValue(self.target.name, row_label(cell.key), why.reason, why.detail))
 
@@ -164,6 +163,10 @@ class Sweep:
         if before is not None and too_often:
             tally.refusals[cell.key] = before
         return too_often
+
+
+def _starts(value: object, prefix: Stored) -> bool:
+    return isinstance(value, str | bytes) and type(value) is type(prefix) and value[: len(prefix)] == prefix
 
 
 def _mark(value: Stored) -> bytes:

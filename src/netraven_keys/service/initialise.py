@@ -17,7 +17,7 @@ from netraven_keys.audit.events import (
     VersionActivated,
     VersionStaged,
 )
-from netraven_keys.errors import KeyringMissing, NetravenKeysError
+from netraven_keys.errors import KeyringMissing, NetravenKeysError, TargetMisdeclared, TargetUnavailable
 from netraven_keys.keyring import create, transitions
 from netraven_keys.keyring.model import AuditHead, Keyring
 from netraven_keys.keyring.opened import OwnedKeyring
@@ -53,8 +53,8 @@ def initialise(inst: Installation, *, without_targets: bool = False) -> Initiali
         for managed in inst.targets:
             check_declared_width(managed, managed.target.preflight())
     created = inst.store.load() is None
-    if created and not without_targets:
-        _refuse_over_ciphertext(inst)
+    if created:
+        _refuse_over_ciphertext(inst, may_be_away=without_targets)
     if not without_targets:
         _make_epoch_tables(inst, done)
     if created:
@@ -80,18 +80,32 @@ def _create(inst: Installation) -> OwnedKeyring:
     return create_keyring(inst, KeyringCreated(tuple(slot.name for slot in new.keyring.slots)), new)
 
 
-def _refuse_over_ciphertext(inst: Installation) -> None:
+def _refuse_over_ciphertext(inst: Installation, *, may_be_away: bool) -> None:
     for managed in inst.targets:
-        found = _our_values(managed)
+        try:
+            found = _our_values(managed)
+        except (TargetUnavailable, TargetMisdeclared) as problem:
+            if not may_be_away:
+                raise
+            inst.warn(f"not looked at for values of ours: {problem.message}")
+            continue
         if found:
             raise KeyringMissing(
                 f"there is no keyring at {inst.store.place}, but target {managed.name!r} holds "
                 f"{found:,} values of ours: a new keyring could not open them"
             )
+    known = inst.audit.keyrings()
+    if known:
+        raise KeyringMissing(
+            f"there is no keyring at {inst.store.place}, but the audit log records changes of keyring {known[-1]}",
+            remedy="Put keyring.json back from a copy. If that installation is gone for good and held no data, "
+            "move its audit log away.",
+        )
 
 
 def _our_values(managed: ManagedTarget) -> int:
-    """By the text label; in a binary column by the wire form's mark, where plaintext is not expected."""
+    """By the text label; in a binary column by the wire form's mark, which other bytes may begin with too:
+    then `init` refuses once too often, and the remedy says what to look at."""
     target = managed.target
     prefix: Stored = OUR_TEXT
     if target.binary:
@@ -146,12 +160,9 @@ def adopt_legacy_keys(
     found = inst.legacy_keys()
     for name, formats in wanted.items():
         keys = {place: material for place, material in found.items() if place[0] in formats}
-        held = {(entry.format, entry.name) for entry in owned.keyring.key(name).legacy}
-        added = tuple(sorted(f"{f}:{n}" for f, n in keys.keys() - held))
-        event = LegacyKeysSealed(name, added)
-        # Run even when nothing is added: a key that came back with other bytes must be said.
-        changed = create.add_legacy_entries(owned, name, keys)
-        if changed is not owned.keyring:
+        added = tuple(f"{f}:{n}" for f, n in create.new_legacy_keys(owned.keyring.key(name), keys))
+        if added:
+            event = LegacyKeysSealed(name, added)
             owned = change_keyring(inst, event, partial(create.add_legacy_entries, name=name, found=keys))
             if done is not None:
                 done.append(f"{_plural(len(added), 'legacy key')} sealed for {name}, to decrypt with only")

@@ -13,6 +13,7 @@ from dataclasses import replace
 from netraven_keys.audit.events import Event, Reencryption
 from netraven_keys.audit.log import Operation
 from netraven_keys.errors import (
+    AuditUnavailable,
     ForbiddenSecret,
     NetravenKeysError,
     NotInitialised,
@@ -67,10 +68,11 @@ def declared_key(keyring: Keyring, name: str) -> NamedKey:
     raise NotInitialised(f"{name} is declared under `keys:` and has no version yet")
 
 
-def check_history(inst: Installation, keyring: Keyring) -> None:
+def check_history(inst: Installation, keyring: Keyring, *, must_reach: bool = False) -> None:
     """Raises AuditBroken and RolledBack: the keyring must not be older than what was seen before.
 
-    A database that cannot be reached is passed over here; a rotation has reached it before.
+    A database that cannot be reached is passed over with a warning, because one that is away must not
+    stop the rotation of what lies elsewhere; with `must_reach`, TargetUnavailable is raised.
     """
     inst.audit.check(keyring.audit_head.size, keyring.audit_head.root_hash)
     _check_epoch(keyring, inst.audit.last_epoch(keyring.keyring_id), "the audit log")
@@ -78,6 +80,8 @@ def check_history(inst: Installation, keyring: Keyring) -> None:
         try:
             seen = rows.last_seen(keyring.keyring_id)
         except TargetUnavailable as problem:
+            if must_reach:
+                raise
             inst.warn(f"the epoch could not be compared: {problem.message}")
             continue
         _check_epoch(keyring, seen, rows.place)
@@ -94,7 +98,9 @@ def _check_epoch(keyring: Keyring, seen: int, where: str) -> None:
 Transition = Callable[[OwnedKeyring], Keyring]
 
 
-def change_keyring(inst: Installation, event: Event, transition: Transition) -> OwnedKeyring:
+def change_keyring(
+    inst: Installation, event: Event, transition: Transition, *, must_reach: bool = False
+) -> OwnedKeyring:
     """Applies a transition and saves it as the next epoch. Returns the keyring as saved.
 
     A transition that returns the keyring it was given changes, writes and records nothing. Raises
@@ -102,7 +108,7 @@ def change_keyring(inst: Installation, event: Event, transition: Transition) -> 
     """
     with inst.store.lock():
         owned = open_owned(inst)
-        check_history(inst, owned.keyring)
+        check_history(inst, owned.keyring, must_reach=must_reach)
         _record_recovered(inst, owned.keyring)
         changed = transition(owned)
         if changed is owned.keyring:
@@ -133,7 +139,14 @@ def _save(inst: Installation, owned: OwnedKeyring, changed: Keyring, event: Even
     except NetravenKeysError as problem:
         _record_failed_save(inst, operation, before, problem)
         raise
-    inst.audit.result(operation, "done", now=inst.clock.now(), epoch=saved.epoch)
+    try:
+        inst.audit.result(operation, "done", now=inst.clock.now(), epoch=saved.epoch)
+    except AuditUnavailable as problem:
+        tell_databases(inst, saved)
+        raise AuditUnavailable(
+            f"the change is saved as epoch {saved.epoch}, but its result could not be recorded: {problem.message}",
+            remedy="Mend the audit path; the next change records this one as recovered. Do not repeat the command.",
+        ) from None
     return owned.owned(saved)
 
 
@@ -146,7 +159,14 @@ def _record_failed_save(inst: Installation, operation: Operation, before: Keyrin
 def _record_recovered(inst: Installation, keyring: Keyring) -> None:
     """Under the lock no change is running, so an intent without a result is of a process that died."""
     for operation in inst.audit.unfinished():
-        if operation.event != Reencryption.name and operation.keyring_id == keyring.keyring_id:
+        if operation.event != Reencryption.name and operation.keyring_id in (keyring.keyring_id, ""):
+            inst.audit.result(operation, "recovered", now=inst.clock.now(), epoch=keyring.epoch)
+
+
+def record_dead_sweeps(inst: Installation, keyring: Keyring) -> None:
+    """Whoever holds the lease knows that no sweep is running: one without a result died."""
+    for operation in inst.audit.unfinished(Reencryption.name):
+        if operation.keyring_id == keyring.keyring_id:
             inst.audit.result(operation, "recovered", now=inst.clock.now(), epoch=keyring.epoch)
 
 
@@ -186,8 +206,8 @@ def uses_of(journal: Journal, keyring: Keyring, name: str) -> int:
     newest = keyring.key(name).newest_used
     if newest is None:
         return 0
-    census = journal.censuses.get(name, {})
-    counted = sum(int(t["versions"].get(f"v{newest.number}", 0)) for t in census.get("targets", []))
+    counts = (entry["census"].get("versions", {}) for entry in journal.censuses.get(name, {}).values())
+    counted = sum(int(versions.get(f"v{newest.number}", 0)) for versions in counts)
     return max(journal.uses.get(newest.key_id, 0), counted)
 
 

@@ -18,6 +18,7 @@ def stage(inst: Installation, name: str, reason: str) -> Version:
         inst,
         VersionStaged(name, reason, for_rotation=False),
         lambda o: create.stage_version(o, name, because(inst, reason)),
+        must_reach=True,
     )
     return owned.keyring.key(name).versions[-1]
 
@@ -34,7 +35,8 @@ def activate(inst: Installation, name: str, number: int, reason: str) -> Version
         return keyring
 
     inst.key_names(name)
-    return change_keyring(inst, VersionActivated(name, number, reason), transition).keyring.key(name).version(number)
+    owned = change_keyring(inst, VersionActivated(name, number, reason), transition, must_reach=True)
+    return owned.keyring.key(name).version(number)
 
 
 def suspend(inst: Installation, name: str, number: int, reason: str) -> Version:

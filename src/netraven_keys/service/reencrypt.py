@@ -8,7 +8,13 @@ from netraven_keys.errors import NetravenKeysError, UnknownTarget
 from netraven_keys.rotation.report import KeyReport
 from netraven_keys.service.initialise import adopt_legacy_keys
 from netraven_keys.service.installation import Installation
-from netraven_keys.service.keyring_access import check_history, declared_key, open_owned, tell_databases
+from netraven_keys.service.keyring_access import (
+    check_history,
+    declared_key,
+    open_owned,
+    record_dead_sweeps,
+    tell_databases,
+)
 from netraven_keys.service.preflight import check_target
 from netraven_keys.service.rotate import end_rotation
 from netraven_keys.service.sweeping import Event, Stage, Steps, SweepOfKey
@@ -22,7 +28,9 @@ def reencrypt(inst: Installation, *, key: str | None, target: str | None) -> Gen
     open_owned(inst)
     reports: list[KeyReport] = []
     with inst.store.lease(f"reencrypt by {inst.who} since {inst.clock.now():%Y-%m-%d %H:%M:%S} UTC"):
-        check_history(inst, open_owned(inst).keyring)
+        keyring = open_owned(inst).keyring
+        check_history(inst, keyring)
+        record_dead_sweeps(inst, keyring)
         for name in names:
             started = inst.clock.monotonic()
             try:

@@ -33,6 +33,7 @@ from netraven_keys.service.keyring_access import (
     declared_key,
     open_owned,
     read_journal,
+    record_dead_sweeps,
     tell_databases,
     uses_of,
 )
@@ -69,6 +70,7 @@ def rotate(inst: Installation, request: Request) -> Generator[Event, None, Resul
     with inst.store.lease(f"rotate by {inst.who} since {inst.clock.now():%Y-%m-%d %H:%M:%S} UTC"):
         owned = open_owned(inst)
         check_history(inst, owned.keyring)
+        record_dead_sweeps(inst, owned.keyring)
         for name in names:
             report = yield from _guarded(inst, name, request, not_due)
             if report is not None:
@@ -170,6 +172,7 @@ def _from_version(key: NamedKey, to_version: int) -> int | None:
 
 def _rotate_key(inst: Installation, name: str, why: str, request: Request) -> Steps:
     yield Stage(name, "preflight")
+    inst.store.check_room()
     owned = open_owned(inst)
     for_audit = why if owned.keyring.key(name).rotation is None else "resumed"
     plan, checked = _plan(inst, owned.keyring.key(name), why, request)

@@ -31,7 +31,7 @@ def encrypt(inst: Installation, key: str, plaintext: SecretBytes, *, table: str,
     """The text form. Raises NothingEncrypts, RolledBack, UsageError, PlaintextUnsupported."""
     rules = _rules(inst, key, table, column, row)
     owned = open_owned(inst)
-    check_history(inst, owned.keyring)
+    check_history(inst, owned.keyring, must_reach=True)
     writer = Writer(owned, key, rules.place)
     UseCounter(inst, owned, writer.version.key_id, block=1).reserve(1)
     return writer.text(plaintext.expose(), row)

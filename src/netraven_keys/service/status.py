@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from netraven_keys.errors import NetravenKeysError
 from netraven_keys.keyring.codec import spell_time
 from netraven_keys.keyring.journal import Journal
-from netraven_keys.keyring.model import Keyring, NamedKey, Rotation, State
+from netraven_keys.keyring.model import Keyring, NamedKey, Rotation, State, Version
 from netraven_keys.rotation.policy import MAX_USES, Due, due
-from netraven_keys.service.counting import quarantined_before
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import check_history, open_owned, read_journal, uses_of
+from netraven_keys.service.remembered import Remembered, remembered
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,11 @@ class KeyStatus:
     plaintext: int
     legacy: int
     null: int
-    quarantined: tuple[dict[str, str], ...]
+    quarantined: int
+    listed: tuple[dict[str, str], ...]
     targets: int
+    counted_targets: int
+    findings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def _key_json(key: KeyStatus) -> dict[str, Any]:
         "encryptions": key.uses,
         "clients_counted": False,
         "unfinished_rotation_to": None if key.rotation is None else key.rotation.to_version,
-        "quarantined": list(key.quarantined),
+        "quarantined": list(key.listed),
+        "quarantined_total": key.quarantined,
         "versions": [
             {
                 "version": version.number,
@@ -111,6 +115,10 @@ def status(inst: Installation) -> Status:
             wrong.append(f"{name} is declared and has no key yet: netraven-keys init")
     for key in keys:
         wrong.extend(_findings(key))
+    wrong += [f"{n} is in the keyring and not declared under `keys:`" for n in _undeclared(inst, owned.keyring)]
+    ahead = max((v.created_at for k in owned.keyring.keys for v in k.versions), default=inst.clock.now())
+    if ahead > inst.clock.now() + timedelta(days=1):
+        wrong.append(f"a version was made on {ahead:%Y-%m-%d}, which is yet to come: set this machine's clock right")
     return Status(
         owned.keyring,
         inst.store.place,
@@ -123,40 +131,69 @@ def status(inst: Installation) -> Status:
 
 def _key_status(inst: Installation, keyring: Keyring, journal: Journal, name: str) -> KeyStatus:
     key, now = keyring.key(name), inst.clock.now()
-    census = journal.censuses.get(name, {})
-    targets: list[dict[str, Any]] = census.get("targets", [])
+    declared = inst.targets_of(name)
+    before = remembered(journal, name)
+    counted = {t.name: before[t.name] for t in declared if t.name in before and before[t.name].at is not None}
     uses, newest = uses_of(journal, keyring, name), key.newest_used
     activated = None if newest is None else newest.activated_at
+    at = min((entry.at for entry in counted.values() if entry.at is not None), default=None)
+    entries = counted.values()
     return KeyStatus(
         name=name,
         primary=None if key.primary is None else key.primary.number,
         due=due(key, inst.policies[name], uses=uses, now=now),
         age_days=None if activated is None else max(0, (now - activated).days),
         uses=uses,
-        versions=_versions(key, census.get("at"), targets),
+        versions=tuple(_version_status(version, at, entries) for version in key.versions),
         rotation=key.rotation,
-        counted_at=census.get("at"),
-        plaintext=sum(t["plaintext"] for t in targets),
-        legacy=sum(sum(t["legacy"].values()) for t in targets),
-        null=sum(t["null"] for t in targets),
-        quarantined=tuple(quarantined_before(journal, name)),
-        targets=len(inst.targets_of(name)),
+        counted_at=at,
+        plaintext=sum(int(entry.census["plaintext"]) for entry in entries),
+        legacy=sum(sum(entry.census["legacy"].values()) for entry in entries),
+        null=sum(int(entry.census["null"]) for entry in entries),
+        quarantined=sum(entry.quarantined for entry in entries),
+        listed=tuple(value for entry in entries for value in entry.listed),
+        targets=len(declared),
+        counted_targets=len(counted),
+        findings=tuple(_target_findings(inst, key, before)),
     )
 
 
-def _versions(key: NamedKey, counted_at: str | None, targets: list[dict[str, Any]]) -> tuple[VersionStatus, ...]:
-    return tuple(
-        VersionStatus(
-            number=version.number,
-            key_id=version.key_id,
-            state=version.state,
-            created_at=version.created_at,
-            activated_at=version.activated_at,
-            values=None if counted_at is None else sum(t["versions"].get(f"v{version.number}", 0) for t in targets),
-            counted_at=counted_at,
-        )
-        for version in key.versions
+def _version_status(version: Version, counted_at: str | None, entries: Iterable[Remembered]) -> VersionStatus:
+    return VersionStatus(
+        number=version.number,
+        key_id=version.key_id,
+        state=version.state,
+        created_at=version.created_at,
+        activated_at=version.activated_at,
+        values=None if counted_at is None else sum(entry.values(version.number) for entry in entries),
+        counted_at=counted_at,
     )
+
+
+def _target_findings(inst: Installation, key: NamedKey, before: dict[str, Remembered]) -> Iterator[str]:
+    """What is known to be wrong with the values of each target, from the last counts and verifications."""
+    again = f"netraven-keys reencrypt --key {key.name}"
+    declared = inst.targets_of(key.name)
+    for managed in declared:
+        entry = before.get(managed.name, Remembered())
+        if entry.failed:
+            yield f"{managed.name}: verify could not open {entry.failed:,} values: netraven-keys verify lists them"
+        if entry.at is None:
+            continue
+        if entry.quarantined:
+            yield f"{managed.name}: in quarantine: {entry.quarantined:,}, which netraven-keys verify lists"
+        stale = 0 if key.newest_used is None else entry.stale(key.newest_used.number)
+        if stale and key.rotation is None:
+            yield f"{managed.name}: under older versions: {stale:,}: {again}"
+        strange = entry.strange(managed.rules.accept)
+        if strange:
+            yield f"{managed.name}: neither ours nor of an accepted format: {strange:,}: {again} lists them"
+    for name in sorted(before.keys() - {managed.name for managed in declared}):
+        yield f"{name}: counted before and not declared any more: declare it, or netraven-keys census forgets it"
+
+
+def _undeclared(inst: Installation, keyring: Keyring) -> list[str]:
+    return [key.name for key in keyring.keys if key.name not in inst.policies]
 
 
 def _told(question: Callable[[], int]) -> int | None:
@@ -185,14 +222,7 @@ def _findings(key: KeyStatus) -> list[str]:
         found.append(f"{key.name}: {key.due.why}: netraven-keys rotate --key {key.name}")
     if key.primary is None:
         found.append(f"{key.name}: no version is active, so nothing encrypts: netraven-keys keys resume or activate")
-    if key.quarantined:
-        found.append(
-            f"{key.name}: {len(key.quarantined)} values are in quarantine: "
-            f"netraven-keys verify --key {key.name} lists them"
-        )
-    stale = sum(v.values or 0 for v in key.versions if key.primary is not None and v.number < key.primary)
-    if stale > len(key.quarantined) and key.rotation is None:
-        found.append(f"{key.name}: {stale:,} values are under older versions: netraven-keys reencrypt --key {key.name}")
+    found.extend(key.findings)
     if key.uses >= MAX_USES:
         found.append(f"{key.name}: has encrypted 2^31 times or more: netraven-keys rotate --key {key.name}")
     return found

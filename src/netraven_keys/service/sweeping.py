@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from netraven_keys.audit.events import Reencryption
 from netraven_keys.audit.log import Operation
-from netraven_keys.errors import Incomplete, NetravenKeysError, RolledBack
+from netraven_keys.errors import Incomplete, KeyringMissing, NetravenKeysError, RolledBack
 from netraven_keys.keyring.codec import spell_time
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.ports import EVERYTHING, Selection
@@ -21,8 +20,9 @@ from netraven_keys.rotation.reencrypt import Reencryptor
 from netraven_keys.rotation.report import KeyReport
 from netraven_keys.rotation.sweep import Progress, Sweep, Tally, batch_size
 from netraven_keys.service.installation import PUBLISHED_STALENESS_SECONDS, Installation
-from netraven_keys.service.keyring_access import UseCounter, change_journal, open_owned
+from netraven_keys.service.keyring_access import UseCounter, check_history, open_owned, read_journal
 from netraven_keys.service.preflight import Checked
+from netraven_keys.service.remembered import Remembered, remember, remembered
 
 _USE_BLOCK = 65_536
 # A pass that ends with values left and wrote nothing is given this many more chances: the
@@ -71,7 +71,8 @@ class SweepOfKey:
         self._known_from = inst.clock.monotonic() + PUBLISHED_STALENESS_SECONDS
         self._moments: dict[str, object] | None = None
         self._key, self._primary = owned.primary(key)
-        self._stamp = inst.store.stamp()
+        # Equal to no stamp: `owned` was read before the preflight, so the first look reads again.
+        self._stamp: object = object()
         self._counter = UseCounter(inst, owned, self._primary.key_id, block=_USE_BLOCK)
         self._reencryptors: dict[str, Reencryptor] = {}
         self._tallies = {c.managed.name: Tally(c.managed.name) for c in checked}
@@ -79,6 +80,8 @@ class SweepOfKey:
     def run(self) -> Steps:
         """Yields stages and progress, returns the report. Raises Superseded and TargetUnavailable."""
         started = self._inst.clock.monotonic()
+        self._look_again()
+        check_history(self._inst, self._owned.keyring)
         already = sum(c.census.versions.get(self._primary.number, 0) for c in self._checked)
         operation = self._inst.audit.intent(
             Reencryption(self._key.name, self._primary.number, tuple(c.managed.name for c in self._checked)),
@@ -91,6 +94,11 @@ class SweepOfKey:
                 yield from self._pass(checked, "re-encrypting", checked.plan(self._primary.number).to_rewrite)
             swept = self._inst.clock.monotonic()
             notes, proof = yield from self._prove()
+            notes += self._not_covered()
+            if not self._checked:
+                notes.append(
+                    f"no target is declared for {self._key.name}: nothing was re-encrypted and nothing is proven"
+                )
         except BaseException as problem:
             # Interrupted too: what was written stays written, and the record says so.
             outcome = problem.code if isinstance(problem, NetravenKeysError) else "interrupted"
@@ -115,7 +123,7 @@ class SweepOfKey:
             present=lambda: self._present(checked),
             reserve=self._counter.reserve,
             selection=selection,
-            primary_prefix=prefix,
+            prefixes={v.number: prefix_of(v, binary=checked.facts.binary) for v in self._key.versions},
             rows_per_batch=batch_size(checked.facts.longest),
         )
         yield from sweep.one_pass(self._tallies[managed.name])
@@ -130,6 +138,8 @@ class SweepOfKey:
         """Raises Superseded and RolledBack when the keyring is not what this sweep works for any more."""
         self._mark_moment()
         stamp = self._inst.store.stamp()
+        if stamp is None:
+            raise KeyringMissing(f"the keyring at {self._inst.store.place} is gone")
         if stamp != self._stamp:
             self._take_in(open_owned(self._inst))
             self._stamp = stamp
@@ -196,15 +206,18 @@ class SweepOfKey:
     def _prove_target(self, checked: Checked) -> Generator[Event, None, TargetCensus]:
         """Counts; passes again while a pass makes progress. Done is what the count says."""
         patience = _PATIENCE
-        tally = self._tallies[checked.managed.name]
+        tally, confirmed = self._tallies[checked.managed.name], False
         for _ in range(MAX_PASSES):
             census = take_census(checked.managed.target, self._key, checked.managed.rules.accept)
             left = self._stale(checked, census)
-            if left == 0 and not tally.refused:
+            settled = left == 0 and not tally.refused
+            if settled and (confirmed or self._counts_alone_prove(checked)):
                 return census
             before = tally.re_encrypted
-            yield from self._pass(checked, "another pass over", left)
-            if tally.re_encrypted == before:
+            yield from self._pass(checked, "confirming" if settled else "another pass over", left)
+            progressed = tally.re_encrypted > before
+            confirmed = settled and not progressed and not tally.refused
+            if not progressed and not confirmed:
                 patience -= 1
                 if patience < 0:
                     break
@@ -215,7 +228,29 @@ class SweepOfKey:
         """Values readable and not under the primary: what is in quarantine, and what this run does not
         convert, is neither."""
         tally = self._tallies[checked.managed.name]
-        return max(0, census.not_under(self._primary.number) - tally.quarantined_off_primary - tally.left)
+        quarantined = tally.quarantined_under
+        older = sum(
+            max(0, count - quarantined.get(number, 0))
+            for number, count in census.versions.items()
+            if number != self._primary.number
+        )
+        return older + max(0, census.unlabelled - quarantined.get(None, 0) - tally.left)
+
+    def _counts_alone_prove(self, checked: Checked) -> bool:
+        """With nothing set aside the count is the proof. Otherwise a value set aside may have been deleted
+        while a stale one came, and only a pass that finds nothing to write tells the two apart."""
+        tally = self._tallies[checked.managed.name]
+        return not (tally.quarantined or tally.left or checked.managed.rules.former)
+
+    def _not_covered(self) -> list[str]:
+        """Targets that were counted before and are not declared any more: nobody looked at them now."""
+        before = remembered(read_journal(self._inst, self._owned), self._key.name)
+        declared = {managed.name for managed in self._inst.targets_of(self._key.name)}
+        return [
+            f"{name}: counted before and not declared any more, so not looked at "
+            "(netraven-keys census forgets it, if it is gone for good)"
+            for name in sorted(before.keys() - declared)
+        ]
 
     # --- the outcome ------------------------------------------------------------------------------
 
@@ -234,6 +269,7 @@ class SweepOfKey:
             plaintext_found=converted + sum(census.plaintext for census in proof),
             notes=tuple(notes),
             proven=not notes,
+            without_targets=not self._inst.targets_of(self._key.name),
         )
 
     def _record(self, outcome: str, operation: Operation, extra: dict[str, str | int]) -> None:
@@ -248,19 +284,6 @@ class SweepOfKey:
         )
 
     def _keep_census(self, report: KeyReport) -> None:
-        """For `status`; only when every target of the key was counted."""
-        if {c.managed.name for c in self._checked} == {t.name for t in self._inst.targets_of(self._key.name)}:
-            listed = report.to_json()
-            keep_census(self._inst, self._owned, self._key.name, listed["census"], listed["quarantined"])
-
-
-def keep_census(
-    inst: Installation,
-    owned: OwnedKeyring,
-    key: str,
-    targets: list[dict[str, Any]],
-    quarantined: list[dict[str, str]],
-) -> None:
-    """Keeps a census for `status`, with what the last sweep found in quarantine."""
-    kept = {"at": spell_time(inst.clock.now()), "targets": targets, "quarantined": quarantined}
-    change_journal(inst, owned, lambda journal: journal.with_census(key, kept))
+        at = spell_time(self._inst.clock.now())
+        found = {census.name: Remembered.after_sweep(at, census, self._tallies[census.name]) for census in report.proof}
+        remember(self._inst, self._owned, self._key.name, found)

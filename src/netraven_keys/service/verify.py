@@ -1,4 +1,4 @@
-"""`verify`: decrypts every value of every target. Reads only."""
+"""`verify`: decrypts every value of every target. Reads only; `status` remembers what did not open."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from netraven_keys.errors import DecryptionFailed, UsageError
+from netraven_keys.keyring.codec import spell_time
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.ports import EVERYTHING, Cell, RowKey
 from netraven_keys.rotation.sweep import MAX_LISTED, Progress, QuarantinedValue, batch_size, row_label
 from netraven_keys.service.installation import Installation, ManagedTarget
-from netraven_keys.service.keyring_access import declared_key, open_owned
+from netraven_keys.service.keyring_access import declared_key, open_owned, read_journal
+from netraven_keys.service.remembered import Remembered, remember, remembered
 from netraven_keys.service.sweeping import Event, Stage
 from netraven_keys.values.reading import ValueReader
 
@@ -22,6 +24,8 @@ class Verified:
 
     target: str
     opened: int = 0
+    # Of these, bound to a former name (`was`) of the target.
+    former: int = 0
     by_form: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     listed: list[QuarantinedValue] = field(default_factory=list)
@@ -34,6 +38,7 @@ class Verified:
         return {
             "name": self.target,
             "opened": self.opened,
+            "former_place": self.former,
             "by_form": self.by_form,
             "failed": self.failed,
             "listed": [{"target": v.target, "row": v.row, "reason": v.reason, "detail": v.detail} for v in self.listed],
@@ -46,8 +51,13 @@ def verify(inst: Installation, key: str | None = None) -> Generator[Event, None,
     found: list[Verified] = []
     for name in inst.key_names(key):
         declared_key(owned.keyring, name)
+        before = remembered(read_journal(inst, owned), name)
         for managed in inst.targets_of(name):
-            found.append((yield from _verify_target(owned, managed)))
+            result = yield from _verify_target(owned, managed)
+            entry = before.get(managed.name, Remembered())
+            at = spell_time(inst.clock.now())
+            remember(inst, owned, name, {managed.name: entry.verified(at, result.failures)})
+            found.append(result)
     return found
 
 
@@ -56,7 +66,7 @@ def _verify_target(owned: OwnedKeyring, managed: ManagedTarget) -> Generator[Eve
     facts = target.preflight()
     reader = ValueReader(owned, rules.key, rules.place, accept=rules.accept, former=rules.former, service=True)
     result = Verified(managed.name)
-    yield Stage(rules.key, f"verifying {managed.name}", facts.rows)
+    yield Stage(rules.key, f"verifying {managed.name}", facts.values)
     after: RowKey | None = None
     while True:
         batch = target.scan(after, batch_size(facts.longest), EVERYTHING)
@@ -81,6 +91,7 @@ def _verify_cell(reader: ValueReader, cell: Cell, binary: bool, result: Verified
             reason, detail = "malformed", problem.message
         else:
             result.opened += 1
+            result.former += opened.former_place
             form = opened.format or f"v{opened.version}"
             result.by_form[form] = result.by_form.get(form, 0) + 1
             return

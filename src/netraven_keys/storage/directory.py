@@ -23,6 +23,8 @@ DOCUMENT = "keyring.json"
 JOURNAL = "journal.json"
 _LIMIT = 16 * 1024 * 1024
 _LOCK_WAIT_SECONDS = 30.0
+# A document is replaced whole, so both copies lie there for a moment; none may be larger than _LIMIT.
+_ROOM = _LIMIT
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,13 @@ class Stamp:
 
 
 class DirectoryStore:
-    """KeyringStore over a directory. `group` is the GID that may read the document, if any."""
+    """KeyringStore over a directory. `group` is the GID that may read the document, if any; a reader that
+    does not know it passes `group_may_read`."""
 
-    def __init__(self, path: Path, *, group: int | None = None) -> None:
+    def __init__(self, path: Path, *, group: int | None = None, group_may_read: bool = False) -> None:
         self.path = path
         self._group = group
+        self._group_may_read = group_may_read or group is not None
         self._document = path / DOCUMENT
 
     def __repr__(self) -> str:
@@ -62,7 +66,7 @@ class DirectoryStore:
     def load(self) -> bytes | None:
         """The document, or None when there is none. Needs no lock and writes nothing."""
         self._check_directory()
-        return durable.read_regular(self._document, limit=_LIMIT)
+        return durable.read_regular(self._document, limit=_LIMIT, group_may_read=self._group_may_read)
 
     def save(self, document: bytes, *, expected_epoch: int) -> None:
         """Replaces the document of epoch `expected_epoch` (0: there is none yet), else EpochConflict.
@@ -81,10 +85,19 @@ class DirectoryStore:
             raise StorageFailed(f"{self._document} reads back otherwise than it was written")
 
     def load_journal(self) -> bytes | None:
-        return durable.read_regular(self.path / JOURNAL, limit=_LIMIT)
+        return durable.read_regular(self.path / JOURNAL, limit=_LIMIT, group_may_read=False)
 
     def save_journal(self, content: bytes) -> None:
         durable.write_whole(self.path / JOURNAL, content)
+
+    def check_room(self) -> None:
+        """Raises StorageFailed when the volume has less room than a rotation's saves may need."""
+        try:
+            volume = os.statvfs(self.path)
+        except OSError as problem:
+            raise durable.failed("look at the volume of", self.path, problem) from problem
+        if volume.f_bavail * volume.f_frsize < _ROOM:
+            raise StorageFailed(f"the volume of {self.path} has less than {_ROOM // 2**20} MiB left")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -96,7 +109,8 @@ class DirectoryStore:
                 if time.monotonic() > deadline:
                     raise Busy("another process has been changing the keyring for 30 seconds")
                 time.sleep(0.02)
-            durable.remove_leftovers(self.path, DOCUMENT)
+            for name in (DOCUMENT, JOURNAL):
+                durable.remove_leftovers(self.path, name)
             yield
 
     @contextmanager
@@ -133,7 +147,7 @@ class DirectoryStore:
             raise durable.failed("look at", self.path, problem) from problem
         if not stat.S_ISDIR(mode):
             raise StorageFailed(f"{self.path} is not a directory")
-        if mode & 0o027:
+        if mode & (0o027 if self._group_may_read else 0o077):
             raise InsecurePermissions(
                 f"the key directory {self.path} is open to others (mode {stat.S_IMODE(mode):04o})",
                 remedy=f"chmod 700 {self.path}   (750 where `keyring_group` is set)",

@@ -84,11 +84,11 @@ def make_directory(path: Path, *, mode: int = 0o700, group: int | None = None) -
         raise failed("make the directory", path, problem) from problem
 
 
-def read_regular(path: Path, *, limit: int) -> bytes | None:
+def read_regular(path: Path, *, limit: int, group_may_read: bool) -> bytes | None:
     """The content, or None when there is no such file.
 
     Refuses links, pipes, devices and files with a second name, without blocking on them. Raises
-    StorageFailed; InsecurePermissions when others may read or write it, or the group may write it.
+    StorageFailed; InsecurePermissions when others may read or write it, or the group more than it may.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -102,7 +102,7 @@ def read_regular(path: Path, *, limit: int) -> bytes | None:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             raise StorageFailed(f"{path} is not a regular file of one name (link, pipe, directory or device)")
-        if status.st_mode & 0o027:
+        if status.st_mode & (0o027 if group_may_read else 0o077):
             raise InsecurePermissions(
                 f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})", remedy=f"chmod 600 {path}"
             )

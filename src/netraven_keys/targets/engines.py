@@ -18,9 +18,11 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.pool import NullPool
 
-from netraven_keys.errors import BadConfiguration, TargetUnavailable
+from netraven_keys.errors import BadConfiguration, TargetUnavailable, TargetUnreadable
 
 WRITES = {"netraven_writes": True}
+HURRIED = {"netraven_wait_ms": 1000}
+PATIENT = {"netraven_wait_ms": 5000}
 _SQLITE_WAIT_SECONDS = 15.0
 SUPPORTED = ("sqlite", "postgresql")
 
@@ -37,6 +39,11 @@ def parse_url(url: str) -> URL:
     if backend not in SUPPORTED:
         raise BadConfiguration(
             f"databases of kind {backend!r} are not supported", remedy=f"Supported are: {', '.join(SUPPORTED)}."
+        )
+    if "@" in (parsed.host or "") or any("pass" in name.lower() for name in parsed.query):
+        raise BadConfiguration(
+            "a target's `url` gives its password in a place where it would be shown",
+            remedy="Write it between the user and the host, with @ as %40, : as %3A and / as %2F.",
         )
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
@@ -96,18 +103,35 @@ def _sqlite_engine(url: URL) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         # A deferred transaction that turns to writing can fail at once with SQLITE_BUSY (lang_transaction).
-        writes = connection.get_execution_options().get("netraven_writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        options = connection.get_execution_options()
+        if "netraven_wait_ms" in options:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {options['netraven_wait_ms']:d}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("netraven_writes") else "BEGIN")
 
     return engine
 
 
+def same_place(url: str, table: str, column: str) -> tuple[object, ...]:
+    """Equal for two spellings of one column, as far as that can be told without connecting."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return ("sqlite", Path(parsed.database or "").resolve(), table.lower().removeprefix("main."), column.lower())
+    host = parsed.query.get("host", parsed.host)
+    return ("postgresql", host, parsed.port or 5432, parsed.database, table.removeprefix("public."), column)
+
+
 def printable(engine_url: str) -> str:
-    """The URL without its password."""
+    """Kind, user, host, port and database: put together from its parts, so that nothing else comes along."""
     try:
-        return make_url(engine_url).render_as_string(hide_password=True)
+        url = make_url(engine_url)
     except exc.ArgumentError:
         return "(not a URL)"
+    if url.get_backend_name() == "sqlite":
+        return f"sqlite:///{url.database}"
+    user = f"{url.username}@" if url.username else ""
+    host = (url.host or "").rpartition("@")[2]
+    port = f":{url.port}" if url.port else ""
+    return f"{url.get_backend_name()}://{user}{host or 'local'}{port}/{url.database or ''}"
 
 
 @contextmanager
@@ -115,6 +139,9 @@ def reaching(place: str) -> Iterator[None]:
     """Turns any database error within into TargetUnavailable, at this one place."""
     try:
         yield
+    except (exc.DataError, UnicodeError) as problem:
+        said = describe(problem) if isinstance(problem, exc.DBAPIError) else "text that is not UTF-8"
+        raise TargetUnreadable(f"{place}: a primary key or value that the driver cannot read: {said}") from None
     except exc.DBAPIError as problem:
         raise TargetUnavailable(f"{place}: {describe(problem)}") from None
     except exc.SQLAlchemyError as problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from netraven_keys.errors import PreflightRefused
+from netraven_keys.errors import PreflightRefused, TargetUnavailable
 from netraven_keys.targets.reflection import Declared
 
 
@@ -47,6 +47,14 @@ def update_triggers(connection: Connection, declared: Declared) -> list[str]:
     return [str(name) for (name,) in found]
 
 
+def check_count(connection: Connection, place: str) -> None:
+    """Within the transaction that counts: on the primary server, and with row security an error rather than
+    a gap, whatever stands between us and the server. Raises TargetUnavailable."""
+    connection.execute(sa.text("SET LOCAL row_security = off"))
+    if connection.execute(sa.text("SELECT pg_is_in_recovery()")).scalar():
+        raise TargetUnavailable(f"{place}: the server is a read-only standby, whose count may be old")
+
+
 def moment(connection: Connection) -> tuple[object, ...]:
     """The server's clock, and the id the next transaction will get."""
     query = sa.text("SELECT clock_timestamp(), CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text)")
@@ -71,9 +79,9 @@ def older_transactions(connection: Connection, began: object, next_id: object) -
     if found is not None:
         pid, user, application, seconds = found
         return f"pid {pid}, user {user}, application {application or '(unnamed)'}, open for {seconds} s"
+    # When a prepared one began is not recorded (`prepared` is when it was prepared), so each is waited for.
     prepared = connection.execute(
-        sa.text("SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND prepared < :began LIMIT 1"),
-        {"began": began},
+        sa.text("SELECT gid FROM pg_prepared_xacts WHERE database = current_database() LIMIT 1")
     ).scalar()
     if prepared is not None:
         return f"prepared transaction {prepared}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
@@ -64,6 +64,9 @@ def reflect(connection: Connection, declared: Declared) -> Shape:
     if not inspector.has_table(declared.table, schema=declared.schema):
         near = _near(declared.table, inspector.get_table_names(schema=declared.schema))
         declared.wrong(f"there is no table {declared.qualified!r}{near}")
+    if connection.dialect.name == "sqlite":  # names of tables ignore case there, reflection does not
+        names = {name.lower(): name for name in inspector.get_table_names(schema=declared.schema)}
+        declared = replace(declared, table=names.get(declared.table.lower(), declared.table))
     columns: dict[str, Any] = {c["name"]: c for c in inspector.get_columns(declared.table, schema=declared.schema)}
     if declared.column not in columns:
         near = _near(declared.column, columns)

@@ -10,7 +10,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -33,12 +34,26 @@ from netraven_keys.ports import (
     TargetFacts,
 )
 from netraven_keys.targets import postgres
-from netraven_keys.targets.engines import WRITES, reaching
+from netraven_keys.targets.engines import HURRIED, PATIENT, WRITES, reaching
 from netraven_keys.targets.reflection import Declared, Raw, Shape, reflect
 
 _LOCK_TRIES = 3
+_LOCKED_ENOUGH = 5
 # Below PostgreSQL's deadlock_timeout (1 s): we give way before it must choose a victim.
 _LOCK_TIMEOUT = "500ms"
+
+
+class _Alone(Exception):
+    """A batch that has to be written row by row, to find the one that is refused."""
+
+
+@contextmanager
+def _alone_if_not_utf8() -> Iterator[None]:
+    """A primary key or value that is not UTF-8, in SQLite, cannot be sent back."""
+    try:
+        yield
+    except UnicodeEncodeError:
+        raise _Alone from None
 
 
 class SqlColumn:
@@ -85,10 +100,10 @@ class SqlColumn:
                 triggers = postgres.update_triggers(connection, self._declared)
             else:
                 triggers = self._sqlite_triggers(connection)
-            rows = connection.execute(sa.select(sa.func.count()).select_from(shape.table)).scalar_one()
+            values = connection.execute(sa.select(sa.func.count(shape.column)).select_from(shape.table)).scalar_one()
         names = tuple(column.name for column in shape.key)
         longest = self.longest(EVERYTHING)
-        return TargetFacts(names, shape.binary, shape.width, longest, tuple(triggers), int(rows))
+        return TargetFacts(names, shape.binary, shape.width, longest, tuple(triggers), int(values))
 
     def _sqlite_triggers(self, connection: Connection) -> list[str]:
         found = connection.execute(
@@ -161,6 +176,8 @@ class SqlColumn:
         inner = sa.select(label).select_from(shape.table).subquery()
         query = sa.select(inner.c.label, sa.func.count()).group_by(inner.c.label)
         with reaching(self.place), self._engine.connect() as connection:
+            if self._postgres:
+                postgres.check_count(connection, self.place)
             found = {int(number): int(count) for number, count in connection.execute(query)}
         by_label: dict[str, int] = {}
         for number, pattern in enumerate(patterns):
@@ -186,45 +203,69 @@ class SqlColumn:
         for attempt in range(_LOCK_TRIES):
             try:
                 return self._swap_together(changes)
-            except UnicodeEncodeError:
-                break  # a primary key that is not UTF-8, in SQLite
+            except _Alone:
+                break
             except exc.DBAPIError as problem:
-                if problem.connection_invalidated:
-                    raise TargetUnavailable(f"{self.place}: the connection ended in the middle of a batch") from None
-                if not isinstance(problem, exc.OperationalError):
+                if not self._locked(problem):
                     break
                 time.sleep(0.05 * 2**attempt)
-        return [self._swap_alone(change) for change in changes]
+        else:
+            if not self._postgres:  # one lock for the whole database: no row would fare better alone
+                return [Swap.REFUSED] * len(changes)
+        return self._one_by_one(changes)
 
-    def _swap_alone(self, change: Change) -> Swap:
-        try:
-            return self._swap_together([change])[0]
-        except UnicodeEncodeError:
-            return Swap.REFUSED
-        except exc.DBAPIError as problem:
-            if problem.connection_invalidated:
-                raise TargetUnavailable(f"{self.place}: the connection ended in the middle of a batch") from None
-            return Swap.REFUSED
+    def _one_by_one(self, changes: Sequence[Change]) -> list[Swap]:
+        results: list[Swap] = []
+        locked_in_a_row = 0
+        for change in changes:
+            if locked_in_a_row == _LOCKED_ENOUGH:
+                results.append(Swap.REFUSED)
+                continue
+            try:
+                results.append(self._swap_together([change])[0])
+                locked_in_a_row = 0
+            except _Alone:
+                results.append(Swap.REFUSED)
+            except exc.DBAPIError as problem:
+                locked_in_a_row = locked_in_a_row + 1 if self._locked(problem) else 0
+                results.append(Swap.REFUSED)
+        return results
+
+    def _locked(self, problem: exc.DBAPIError) -> bool:
+        """Whether it is only a lock. Raises TargetUnavailable for a connection that failed or ended."""
+        state = getattr(problem.orig, "sqlstate", None) or getattr(problem.orig, "sqlite_errorname", None)
+        if problem.connection_invalidated or (isinstance(problem, exc.OperationalError) and state is None):
+            raise TargetUnavailable(f"{self.place}: the connection ended in the middle of a batch") from None
+        return isinstance(problem, exc.OperationalError)
 
     def _swap_together(self, changes: Sequence[Change]) -> list[Swap]:
-        with self._engine.connect().execution_options(**WRITES) as connection, connection.begin():
+        """Raises _Alone when what lies there now is not explained by what was written and what was missed:
+        a trigger changed a value on its way. The transaction is then rolled back."""
+        with (
+            self._engine.connect().execution_options(**WRITES, **PATIENT) as connection,
+            _alone_if_not_utf8(),
+            connection.begin(),
+        ):
             if self._postgres:
                 connection.execute(sa.text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
             done = connection.execute(self._update, [self._parameters(change) for change in changes])
-            if done.rowcount == len(changes):
-                return [Swap.WRITTEN] * len(changes)
-            # Which ones? The rows this transaction wrote are locked, so reading them back is exact.
-            present = self._values_now(connection, [change.cell.key for change in changes])
-            written = [present.get(change.cell.key) == change.new for change in changes]
-            return [Swap.WRITTEN if w else Swap.MISSED for w in written]
+            # The rows this transaction wrote are locked, so reading them back is exact.
+            present = self._values_at(connection, [change.cell.place for change in changes])
+            written = [present.get(change.cell.place) == change.new for change in changes]
+            if sum(written) != done.rowcount:
+                raise _Alone
+        return [Swap.WRITTEN if w else Swap.MISSED for w in written]
 
     @cached_property
     def _update(self) -> sa.Update:
         shape = self._shape
-        places = dict.fromkeys((*shape.page, *shape.key))
+        places = [column == sa.bindparam(f"at_{column.name}", type_=Raw()) for column in shape.page]
+        if shape.page != shape.key:  # SQLite lets a text primary key be NULL, and = would never find it
+            keys = ((column, sa.bindparam(f"at_{column.name}", type_=Raw())) for column in shape.key)
+            places += [column.is_not_distinct_from(bind) for column, bind in keys]
         return (
             sa.update(shape.table)
-            .where(*(column == sa.bindparam(f"at_{column.name}", type_=Raw()) for column in places))
+            .where(*places)
             .where(self._exact == sa.bindparam("value_read", type_=Raw()))
             .values({shape.column: sa.bindparam("value_new", type_=Raw())})
         )
@@ -235,29 +276,39 @@ class SqlColumn:
         parameters |= {f"at_{c.name}": part for c, part in zip(shape.key, cell.key, strict=True)}
         return parameters | {"value_read": cell.value, "value_new": change.new}
 
-    def _values_now(self, connection: Connection, keys: Sequence[RowKey]) -> dict[RowKey, Any]:
+    def _values_at(self, connection: Connection, places: Sequence[RowKey]) -> dict[RowKey, Any]:
         shape = self._shape
-        query = sa.select(*shape.key, shape.column).select_from(shape.table)
-        if len(shape.key) == 1:
-            query = query.where(shape.key[0].in_([key[0] for key in keys]))
+        query = sa.select(*shape.page, shape.column).select_from(shape.table)
+        if len(shape.page) == 1:
+            query = query.where(shape.page[0].in_([place[0] for place in places]))
         else:
-            query = query.where(sa.tuple_(*shape.key).in_([tuple(key) for key in keys]))
+            query = query.where(sa.tuple_(*shape.page).in_([tuple(place) for place in places]))
         return {tuple(row[:-1]): row[-1] for row in connection.execute(query)}
 
     # --- proving ----------------------------------------------------------------------------------
 
     def moment(self) -> object:
-        """The server's clock and the next transaction id; None where the database has one writer."""
+        """The server's clock and the next transaction id; nothing is needed where there is one writer."""
         if not self._postgres:
-            return None
+            return ()
         with reaching(self.place), self._engine.connect() as connection:
             return postgres.moment(connection)
 
     def older_transactions(self, moment: object) -> str | None:
+        if not self._postgres:
+            return self._sqlite_writer()
         if not isinstance(moment, tuple):
-            return None
+            raise TypeError("not a moment of this target")
         with reaching(self.place), self._engine.connect() as connection:
             return postgres.older_transactions(connection, *moment)
+
+    def _sqlite_writer(self) -> str | None:
+        """Whoever gets the write lock knows that every transaction that held it before has ended."""
+        try:
+            with self._engine.connect().execution_options(**WRITES, **HURRIED) as connection, connection.begin():
+                return None
+        except exc.OperationalError:
+            return "another connection holds the write lock of the database"
 
 
 def _after(page: tuple[sa.ColumnClause[Any], ...], after: RowKey) -> sa.ColumnElement[bool]:

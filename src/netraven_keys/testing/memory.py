@@ -48,6 +48,9 @@ class MemoryStore:
         self._document = document
         self._saves += 1
 
+    def check_room(self) -> None:
+        """There always is."""
+
     def load_journal(self) -> bytes | None:
         return self._journal
 
@@ -85,7 +88,14 @@ class MemoryTarget:
         self.binary = binary
 
     def preflight(self) -> TargetFacts:
-        return TargetFacts(("id",), self.binary, None, self.longest(EVERYTHING), (), len(self.rows))
+        return TargetFacts(
+            ("id",),
+            self.binary,
+            None,
+            self.longest(EVERYTHING),
+            (),
+            sum(value is not None for value in self.rows.values()),
+        )
 
     def scan(self, after: RowKey | None, limit: int, selection: Selection) -> Batch:
         found = [

@@ -33,6 +33,7 @@ def shape_of(value: Stored) -> Shape:
         if value.startswith(OUR_BYTES):
             return Shape.OURS
         value = value.decode("latin-1")
+    value = value.lstrip()
     if value.startswith(OUR_TEXT):
         return Shape.OURS
     if value.startswith(FERNET_START):

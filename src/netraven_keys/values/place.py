@@ -26,7 +26,10 @@ def row_text(part: RowPart) -> str:
         raise UsageError(f"a primary key part of type {type(part).__name__} cannot be bound to")
     if isinstance(part, uuid.UUID):
         return part.hex
-    return part.hex() if isinstance(part, bytes) else str(part)
+    if isinstance(part, bytes):
+        return part.hex()
+    # The base types' own spelling: a member of an (str, Enum) or (int, Enum) is bound as its value.
+    return int.__repr__(part) if isinstance(part, int) else str.__str__(part)
 
 
 def row_parts(row: Row) -> tuple[RowPart, ...]:

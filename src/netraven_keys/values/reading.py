@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from netraven_keys.crypto import token as tokens
 from netraven_keys.crypto.aead import AuthenticationFailed
+from netraven_keys.crypto.fields import utf8
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import (
     BadTag,
@@ -161,7 +162,7 @@ class ValueReader:
 
 def _secret(value: Stored) -> SecretBytes:
     """Raises MalformedValue for text that has no UTF-8 form (lone surrogates from a broken import)."""
-    try:
-        return SecretBytes(value.encode("utf-8") if isinstance(value, str) else value)
-    except UnicodeEncodeError:
-        raise MalformedValue("the text has no UTF-8 form") from None
+    encoded = utf8(value) if isinstance(value, str) else value
+    if encoded is None:
+        raise MalformedValue("the text has no UTF-8 form")
+    return SecretBytes(encoded)
