@@ -17,7 +17,7 @@ from netraven_keys.audit.events import (
     VersionActivated,
     VersionStaged,
 )
-from netraven_keys.errors import KeyringMissing, NetravenKeysError, TargetMisdeclared, TargetUnavailable
+from netraven_keys.errors import Busy, KeyringMissing, NetravenKeysError, TargetMisdeclared, TargetUnavailable
 from netraven_keys.keyring import create, transitions
 from netraven_keys.keyring.model import AuditHead, Keyring
 from netraven_keys.keyring.opened import OwnedKeyring
@@ -54,7 +54,7 @@ def initialise(inst: Installation, *, without_targets: bool = False) -> Initiali
             check_declared_width(managed, managed.target.preflight())
     created = inst.store.load() is None
     if created:
-        _refuse_over_ciphertext(inst, may_be_away=without_targets)
+        _refuse_over_a_lost_keyring(inst, may_be_away=without_targets)
     if not without_targets:
         _make_epoch_tables(inst, done)
     if created:
@@ -80,6 +80,17 @@ def _create(inst: Installation) -> OwnedKeyring:
     return create_keyring(inst, KeyringCreated(tuple(slot.name for slot in new.keyring.slots)), new)
 
 
+def _refuse_over_a_lost_keyring(inst: Installation, *, may_be_away: bool) -> None:
+    """Raises KeyringMissing when something remembers a keyring; Busy when another `init` has just made it."""
+    try:
+        _refuse_over_ciphertext(inst, may_be_away=may_be_away)
+        _refuse_over_an_audit_log(inst)
+    except KeyringMissing:
+        if inst.store.load() is not None:
+            raise Busy("another `init` has just made the keyring") from None
+        raise
+
+
 def _refuse_over_ciphertext(inst: Installation, *, may_be_away: bool) -> None:
     for managed in inst.targets:
         try:
@@ -94,6 +105,9 @@ def _refuse_over_ciphertext(inst: Installation, *, may_be_away: bool) -> None:
                 f"there is no keyring at {inst.store.place}, but target {managed.name!r} holds "
                 f"{found:,} values of ours: a new keyring could not open them"
             )
+
+
+def _refuse_over_an_audit_log(inst: Installation) -> None:
     known = inst.audit.keyrings()
     if known:
         raise KeyringMissing(
