@@ -337,3 +337,25 @@ def test_a_change_whose_result_cannot_be_recorded_says_that_it_was_made(
     log: Path = sqlite_site.directory / "audit" / "audit.jsonl"
     sqlite_site.ok("keys", "stage", "credentials")
     assert "recovered" in [json.loads(line).get("outcome") for line in log.read_text().splitlines()]
+
+
+def test_a_save_of_another_process_is_not_taken_for_a_copy_put_back(
+    sqlite_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It falls between reading the keyring and reading what the audit log has seen."""
+    from netraven_keys.audit.log import AuditLog
+
+    sqlite_site.credentials(3)
+    real = AuditLog.last_epoch
+    done: list[int] = []
+
+    def last_epoch(self: AuditLog, keyring_id: str) -> int:
+        if not done:
+            done.append(1)
+            sqlite_site.ok("keys", "stage", "credentials")
+        return real(self, keyring_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, "last_epoch", last_epoch)
+        assert sqlite_site.ok("rotate", "--force", "--reason", "test", "--json").json["complete"]
+    assert done

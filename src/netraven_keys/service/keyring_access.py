@@ -75,7 +75,7 @@ def check_history(inst: Installation, keyring: Keyring, *, must_reach: bool = Fa
     stop the rotation of what lies elsewhere; with `must_reach`, TargetUnavailable is raised.
     """
     inst.audit.check(keyring.audit_head.size, keyring.audit_head.root_hash)
-    _check_epoch(keyring, inst.audit.last_epoch(keyring.keyring_id), "the audit log")
+    _check_epoch(inst, keyring, inst.audit.last_epoch(keyring.keyring_id), "the audit log")
     for rows in inst.epoch_rows:
         try:
             seen = rows.last_seen(keyring.keyring_id)
@@ -84,13 +84,17 @@ def check_history(inst: Installation, keyring: Keyring, *, must_reach: bool = Fa
                 raise
             inst.warn(f"the epoch could not be compared: {problem.message}")
             continue
-        _check_epoch(keyring, seen, rows.place)
+        _check_epoch(inst, keyring, seen, rows.place)
 
 
-def _check_epoch(keyring: Keyring, seen: int, where: str) -> None:
-    if keyring.epoch < seen:
+def _check_epoch(inst: Installation, keyring: Keyring, seen: int, where: str) -> None:
+    if keyring.epoch >= seen:
+        return
+    # Read before another process saved, what was seen is newer than it; so what lies there now decides.
+    present = open_keyring(inst).keyring
+    if present.keyring_id != keyring.keyring_id or present.epoch < seen:
         raise RolledBack(
-            f"the keyring is at epoch {keyring.epoch}, but {where} has seen epoch {seen}: "
+            f"the keyring is at epoch {present.epoch}, but {where} has seen epoch {seen}: "
             "an older copy was put back, and nothing is encrypted with it"
         )
 

@@ -39,6 +39,8 @@ class EpochTable:
             with self._engine.connect().execution_options(**WRITES) as connection, connection.begin():
                 self._table.create(connection, checkfirst=True)
         except exc.DBAPIError as problem:
+            if self.exists():  # another `init` was quicker
+                return
             raise PreflightRefused(
                 f"the table {self._table.fullname} cannot be made in {self.place}: {describe(problem)}",
                 remedy=f"Make the table {self._table.fullname} by hand "
