@@ -34,6 +34,7 @@ def postgres_server() -> Iterator[str]:
     directory.chmod(0o755)
     runtime = directory / "run"
     runtime.mkdir(mode=0o700)
+    (runtime / "python_PostgresServer").mkdir()  # else it falls back to one lock file in the temporary directory
     before = os.environ.get("XDG_RUNTIME_DIR")
     os.environ["XDG_RUNTIME_DIR"] = str(runtime)
     try:

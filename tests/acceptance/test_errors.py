@@ -237,7 +237,7 @@ GENERATED = generated.generate().expose().decode()
 
 CASES = [
     # exit 1
-    Case("a bit of the keyring is flipped", flip_a_bit, ("status",), "keyring_tampered", 1, "damaged"),
+    Case("a bit of the keyring is flipped", flip_a_bit, ("status",), "keyring_tampered", 1, "keyring document"),
     Case(
         "the database is away",
         in_target("url", "sqlite:////nowhere/x.db"),
