@@ -167,24 +167,8 @@ def reader_slot(site: Site) -> None:
     site.environment["NETRAVEN_ENCRYPTION_KEY"] = key
 
 
-def development_slot(site: Site) -> None:
-    """Made in dev, then taken to production."""
-    shutil.rmtree(site.keys)
-    site.execute("DROP TABLE credentials")
-    site.settings["targets"] = []
-    environment(NETRAVEN_ENV="dev", NETRAVEN_ENCRYPTION_KEY="netraven-dev-key")(site)
-    site.write_settings()
-    site.ok("init")
-    site.settings["master_keys"] = [
-        {"name": "other", "provider": "env", "variable": "OTHER_KEY"},
-        {"name": "daily", "provider": "passphrase"},
-    ]
-    site.write_settings()
-    environment(NETRAVEN_ENV=None, OTHER_KEY="a passphrase of twenty-odd characters")(site)
-
-
-def token(site: Site, *, key_name: str = "credentials", version: int = 1) -> bytes:
-    return site.client().encrypt(key_name, "x", table="credentials", column="password").encode()
+def token(site: Site) -> bytes:
+    return site.client().encrypt("credentials", "x", table="credentials", column="password").encode()
 
 
 def altered(site: Site) -> bytes:

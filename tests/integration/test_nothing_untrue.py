@@ -183,6 +183,7 @@ def test_a_target_taken_out_of_the_settings_does_not_end_a_rotation(sqlite_site:
     assert outcome.status == 3
     assert "not declared any more" in outcome.json["keys"][0]["notes"][0]
     assert "not declared any more" in sqlite_site.run("status", "--check").text
+    assert sqlite_site.keyring().key("credentials").rotation is not None
     sqlite_site.settings["targets"] = targets
     sqlite_site.write_settings()
     assert sqlite_site.run("status", "--check").status == 3

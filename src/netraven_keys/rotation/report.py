@@ -27,7 +27,7 @@ class KeyReport:
     notes: tuple[str, ...] = ()
     # False when the census proves nothing: older transactions were open, or not every target was counted.
     proven: bool = True
-    # No target is declared, so there is nothing another run could do.
+    # No target is declared or ever was, so there is nothing another run could do.
     without_targets: bool = False
     error: NetravenKeysError | None = None
 

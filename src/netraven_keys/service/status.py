@@ -177,7 +177,7 @@ def _target_findings(inst: Installation, key: NamedKey, before: dict[str, Rememb
     for managed in declared:
         entry = before.get(managed.name, Remembered())
         if entry.failed:
-            yield f"{managed.name}: verify could not open {entry.failed:,} values: netraven-keys verify lists them"
+            yield f"{managed.name}: values that do not open: {entry.failed:,}, netraven-keys verify lists them"
         if entry.at is None:
             continue
         if entry.quarantined:

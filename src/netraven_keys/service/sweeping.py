@@ -7,7 +7,7 @@ leaves the primary alone is taken in, one that replaces it ends the sweep as sup
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from netraven_keys.audit.events import Reencryption
 from netraven_keys.audit.log import Operation
@@ -94,8 +94,9 @@ class SweepOfKey:
                 yield from self._pass(checked, "re-encrypting", checked.plan(self._primary.number).to_rewrite)
             swept = self._inst.clock.monotonic()
             notes, proof = yield from self._prove()
-            notes += self._not_covered()
-            if not self._checked:
+            taken_out = self._not_covered()
+            nowhere = not self._checked and not taken_out
+            if nowhere:
                 notes.append(
                     f"no target is declared for {self._key.name}: nothing was re-encrypted and nothing is proven"
                 )
@@ -104,7 +105,7 @@ class SweepOfKey:
             outcome = problem.code if isinstance(problem, NetravenKeysError) else "interrupted"
             self._record("failed", operation, {"error": outcome})
             raise
-        report = self._report(already, notes, proof)
+        report = replace(self._report(already, [*notes, *taken_out], proof), without_targets=nowhere)
         report.seconds.update(reencrypt=swept - started, prove=self._inst.clock.monotonic() - swept)
         self._record("done" if report.complete else "incomplete", operation, {"stale": report.stale_remaining})
         self._keep_census(report)
@@ -269,7 +270,6 @@ class SweepOfKey:
             plaintext_found=converted + sum(census.plaintext for census in proof),
             notes=tuple(notes),
             proven=not notes,
-            without_targets=not self._inst.targets_of(self._key.name),
         )
 
     def _record(self, outcome: str, operation: Operation, extra: dict[str, str | int]) -> None:
