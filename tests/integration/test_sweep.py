@@ -457,3 +457,19 @@ def test_a_writer_of_sqlite_that_does_not_end_makes_the_rotation_incomplete(sqli
     writer.execute("ROLLBACK")
     writer.close()
     assert sqlite_site.ok("rotate", "--json").json["keys"][0]["complete"]
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_a_run_not_by_hand_counts_plaintext_and_converts_it_only_where_the_target_says_so(
+    tmp_path: Path, adopt: bool
+) -> None:
+    scene = Scene(tmp_path)
+    rules = TargetRules("t", "credentials", PLACE, accept=("plaintext",))
+    object.__setattr__(scene.inst, "targets", [ManagedTarget(scene.target, rules, adopt=adopt)])
+    scene.target.rows |= {(100,): "plain one", (101,): "plain two"}
+    (report,) = scene.rotate(rotate.Request(force=True, reason="test", by_hand=False)).reports
+    assert report.complete
+    assert report.plaintext_found == 2
+    assert report.proof[0].plaintext == (0 if adopt else 2)
+    assert scene.target.rows[(100,)] == "plain one" or adopt
+    assert report.proof[0].versions[2] == (32 if adopt else 30)
