@@ -227,3 +227,15 @@ def test_text_that_is_not_utf8_stops_nothing_else(sqlite_site: Site) -> None:
     }
     assert report["rows"]["re_encrypted"] == 3
     assert sqlite_site.run("verify").status == 3
+
+
+def test_a_primary_key_that_the_driver_cannot_read_is_said_and_changes_nothing(postgres_site: Site) -> None:
+    site = postgres_site
+    site.execute("CREATE TABLE credentials (id TIMESTAMP PRIMARY KEY, password TEXT)")
+    site.target("credentials", "password", accept=["plaintext"])
+    site.ok("init")
+    site.execute("INSERT INTO credentials VALUES ('2026-01-01', 'x'), ('infinity', 'y')")
+    outcome = site.run("rotate", "--force", "--reason", "test", "--json")
+    assert outcome.status == 1
+    assert outcome.json["keys"][0]["error"]["code"] == "target_unreadable"
+    assert sorted(site.values(key="CAST(id AS text)").values()) == ["x", "y"]
