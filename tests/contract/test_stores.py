@@ -197,3 +197,22 @@ def test_short_writes_are_carried_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, bytes(data[:3])))
     durable.write_whole(tmp_path / "file", b"0123456789")
     assert (tmp_path / "file").read_bytes() == b"0123456789"
+
+
+def test_a_new_file_is_never_written_over_an_old_one_nor_left_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    durable.write_new(tmp_path / "new", b"first")
+    with pytest.raises(FileExistsError):
+        durable.write_new(tmp_path / "new", b"second")
+    assert (tmp_path / "new").read_bytes() == b"first"
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
+
+    def fail(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(StorageFailed, match="No space left"):
+            durable.write_new(tmp_path / "other", b"x")
+    assert not (tmp_path / "other").exists()

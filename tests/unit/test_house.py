@@ -49,9 +49,9 @@ def test_there_is_one_aes_gcm_call() -> None:
 
 
 def test_files_are_written_durably_by_one_module() -> None:
-    """The others open lock files, logs and new secret files themselves, and write through it or once."""
+    """The others open lock files and logs themselves, and write through it."""
     assert places("os.rename", "os.replace", "os.link") == ["storage/durable.py"]
-    assert places("os.fsync") == ["cli/key_commands.py", "storage/durable.py"]
+    assert places("os.fsync") == ["storage/durable.py"]
 
 
 @pytest.mark.parametrize("room", ["keyring", "values", "rotation", "crypto"])

@@ -673,8 +673,9 @@ def test_a_reader_encrypts_and_decrypts_with_its_key(reader: OpenedKeyring) -> N
 
 def test_a_reader_cannot_use_another_key(reader: OpenedKeyring) -> None:
     value = text_value(FULL, "tokens", 1, b"hunter2", PASSWORD)
-    assert reader.may_use("credentials")
-    assert not reader.may_use("tokens")
+    assert reader.sealer("credentials")
+    with pytest.raises(UnknownKey):
+        reader.sealer("tokens")
     for use in (
         lambda: reader.sealer("tokens"),
         lambda: reader.legacy_keys("tokens"),

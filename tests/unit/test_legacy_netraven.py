@@ -83,7 +83,7 @@ def reader(keys: LegacyKeys, *accept: str) -> LegacyReader:
 
 
 def open_any(legacy: LegacyReader, value: str | bytes) -> bytes:
-    is_json = (b"encrypted_data" if isinstance(value, bytes) else "encrypted_data") in value  # type: ignore[operator]
+    is_json = (b"encrypted_data" if isinstance(value, bytes) else "encrypted_data") in value  # type: ignore[operator]  # both are of one type
     return legacy.unwrap_json(value) if is_json else legacy.unwrap_fernet(value)
 
 

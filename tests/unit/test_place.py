@@ -250,24 +250,24 @@ UNBINDABLE: dict[str, object] = {
 def test_a_part_of_any_other_type_is_refused(name: str) -> None:
     part = UNBINDABLE[name]
     with pytest.raises(UsageError):
-        row_text(part)  # type: ignore[arg-type]
+        row_text(part)  # type: ignore[arg-type]  # the wrong type is the point
     for row in ((part,), (1, part), [part, "x"]):
         with pytest.raises(UsageError):
-            BY_ROW.associated_data(row)  # type: ignore[arg-type]
+            BY_ROW.associated_data(row)  # type: ignore[arg-type]  # the wrong type is the point
 
 
 @pytest.mark.parametrize("name", UNBINDABLE)
 def test_a_row_of_any_other_type_is_refused(name: str) -> None:
     """Given as it is, and not as a tuple of one."""
     with pytest.raises(UsageError):
-        BY_ROW.associated_data(UNBINDABLE[name])  # type: ignore[arg-type]
+        BY_ROW.associated_data(UNBINDABLE[name])  # type: ignore[arg-type]  # the wrong type is the point
 
 
 def test_a_missing_row_is_refused_where_values_are_bound_to_it() -> None:
     with pytest.raises(UsageError):
         BY_ROW.associated_data(None)
     with pytest.raises(UsageError):
-        BY_ROW.associated_data((None,))  # type: ignore[arg-type]
+        BY_ROW.associated_data((None,))  # type: ignore[arg-type]  # the wrong type is the point
     assert Place("a", "t", "x").associated_data(None)
 
 
@@ -286,7 +286,7 @@ def test_a_row_without_any_part_is_refused(row: Row) -> None:
 def test_a_row_that_is_not_a_sequence_is_refused(row: object) -> None:
     """A dictionary would be bound by its column names, a set in no fixed order."""
     with pytest.raises(UsageError):
-        BY_ROW.associated_data(row)  # type: ignore[arg-type]
+        BY_ROW.associated_data(row)  # type: ignore[arg-type]  # the wrong type is the point
 
 
 @pytest.mark.parametrize("make", [bytearray, memoryview])

@@ -116,18 +116,18 @@ REFUSED: dict[str, Callable[[SecretBytes], object]] = {
     "a dictionary key": lambda s: {s: 1},
     "hash of what holds it": lambda s: hash(Holder(s)),
     "bytes()": bytes,
-    "bytearray()": lambda s: bytearray(s),  # type: ignore[call-overload]
-    "memoryview()": lambda s: memoryview(s),  # type: ignore[arg-type]
+    "bytearray()": lambda s: bytearray(s),  # type: ignore[call-overload]  # that it cannot be done is the point
+    "memoryview()": lambda s: memoryview(s),  # type: ignore[arg-type]  # that it cannot be done is the point
     "int.from_bytes": lambda s: int.from_bytes(s, "big"),
     "json": json.dumps,
     "json inside a dictionary": lambda s: json.dumps({"key": s}),
-    "iteration": lambda s: list(s),  # type: ignore[call-overload]
-    "an index": lambda s: s[0],  # type: ignore[index]
-    "a slice": lambda s: s[:4],  # type: ignore[index]
-    "joining": lambda s: b"".join([s]),  # type: ignore[list-item]
-    "adding": lambda s: b"" + s,  # type: ignore[operator]
-    "order": lambda s: s < SecretBytes(BYTES),  # type: ignore[operator]
-    "writing to a stream": lambda s: io.BytesIO().write(s),  # type: ignore[arg-type]
+    "iteration": lambda s: list(s),  # type: ignore[call-overload]  # that it cannot be done is the point
+    "an index": lambda s: s[0],  # type: ignore[index]  # that it cannot be done is the point
+    "a slice": lambda s: s[:4],  # type: ignore[index]  # that it cannot be done is the point
+    "joining": lambda s: b"".join([s]),  # type: ignore[list-item]  # that it cannot be done is the point
+    "adding": lambda s: b"" + s,  # type: ignore[operator]  # that it cannot be done is the point
+    "order": lambda s: s < SecretBytes(BYTES),  # type: ignore[operator]  # that it cannot be done is the point
+    "writing to a stream": lambda s: io.BytesIO().write(s),  # type: ignore[arg-type]  # that it cannot be done is the point
     "vars": vars,
 }
 
@@ -158,7 +158,7 @@ def test_same_as_compares_the_bytes() -> None:
 
 def test_a_secret_does_not_change_with_the_buffer_it_was_made_from() -> None:
     buffer = bytearray(BYTES)
-    secret = SecretBytes(buffer)  # type: ignore[arg-type]
+    secret = SecretBytes(buffer)  # type: ignore[arg-type]  # that it cannot be done is the point
     buffer[:] = bytes(len(buffer))
     assert secret.expose() == BYTES
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,14 @@ import click
 
 from netraven_keys.cli import show
 from netraven_keys.cli.invocation import Invocation, common_options, verb
-from netraven_keys.errors import NotInitialised, StorageFailed, UsageError
+from netraven_keys.errors import NotInitialised, UsageError
 from netraven_keys.keyring import codec
 from netraven_keys.keyring.codec import spell_time
 from netraven_keys.keyring.model import Version
 from netraven_keys.masterkeys import generated
 from netraven_keys.service import keys
 from netraven_keys.service.keyring_access import open_keyring
+from netraven_keys.storage import durable
 
 
 class VersionNumber(click.ParamType[int]):
@@ -169,7 +169,10 @@ def _add_master_verbs(group: click.Group) -> None:
             else:
                 show.line(text)
             return 0
-        _write_new(Path(out), key.expose() + b"\n")
+        try:
+            durable.write_new(Path(out), key.expose() + b"\n")
+        except FileExistsError:  # it may be the only copy of a master key
+            raise UsageError(f"{out} exists and is not overwritten", remedy="Name a new file.") from None
         if run.json:
             show.as_json({"file": out})
         else:
@@ -204,17 +207,3 @@ def _add_master_verbs(group: click.Group) -> None:
         show.table(rows, indent="")
         show.note("read without a master key: the document's signature was not verified")
         return 0
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    """Never over an existing file: it may be the only copy of a master key."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise UsageError(f"{path} exists and is not overwritten", remedy="Name a new file.") from None
-    except OSError as problem:
-        raise StorageFailed(f"cannot write {path}: {os.strerror(problem.errno or 0)}") from None
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

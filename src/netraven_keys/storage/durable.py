@@ -1,7 +1,8 @@
 """The one way in which this project writes a file.
 
 A whole file: temporary of its own in the same directory (O_EXCL, O_NOFOLLOW, 0600), write, fsync,
-rename, fsync of the directory. A line: append, fsync. An error anywhere means that nothing is
+rename, fsync of the directory. A new file: O_EXCL, write, fsync, fsync of the directory. A line:
+append, fsync. An error anywhere means that nothing is
 known about the disk: the caller reads again, and no fsync is ever tried a second time, because
 after a failed one the kernel may report success for pages it dropped (fsync(2), PostgreSQL 2018).
 """
@@ -42,6 +43,31 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o600, group: int | N
                 os.unlink(temporary)
             raise
         sync_directory(path.parent)
+    except OSError as problem:
+        raise failed("write", path, problem) from problem
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """A file that must not be there yet, mode 0600. Raises FileExistsError, StorageFailed.
+
+    A failed write leaves no part of it behind.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, 0o600)
+        try:
+            try:
+                _write_all(fd, content)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
+        sync_directory(path.parent)
+    except FileExistsError:
+        raise
     except OSError as problem:
         raise failed("write", path, problem) from problem
 
