@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from netraven_keys.crypto.secret import SecretBytes
+from netraven_keys.scheduling.state import ScheduleState
 
 RowKey = tuple[Any, ...]
 """A primary key as the database gave it, one member per column."""
@@ -80,6 +81,48 @@ class KeyringStore(Protocol):
 
     def lease(self, owner: str) -> AbstractContextManager[None]:
         """The rotation lease. Raises Busy at once."""
+        ...
+
+
+class ScheduleStore(Protocol):
+    """Where the scheduler's state lies; shared by all schedulers of one keyring."""
+
+    def load(self) -> ScheduleState:
+        """What is remembered; a state that knows nothing when there is none or it is damaged."""
+        ...
+
+    def save(self, state: ScheduleState) -> None:
+        """Raises StorageFailed."""
+        ...
+
+    def turn(self, owner: str) -> AbstractContextManager[None]:
+        """Around a run: one at a time. Raises Busy at once, naming the owner; StorageFailed."""
+        ...
+
+    def is_taken(self) -> bool:
+        """Whether somebody has the turn now. Writes nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class HookResult:
+    """How one program ended. `output` is the end of what it printed, `failure` empty when it went well."""
+
+    hook: str
+    program: str
+    failure: str
+    seconds: float
+    output: str
+
+
+class Hooks(Protocol):
+    """The operator's programs around a change."""
+
+    def run(self, hook: str, ids: Mapping[str, str]) -> list[HookResult]:
+        """Runs the programs of `pre`, `deploy` or `post`, in their order, with `ids` in the environment.
+
+        Never raises for a program that fails; that is in the results.
+        """
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -19,12 +19,14 @@ from netraven_keys.config.settings import Loaded, load_settings
 from netraven_keys.config.world import World, read_secret_file, who
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
+from netraven_keys.hooks.programs import Programs
 from netraven_keys.legacy import netraven
-from netraven_keys.ports import MasterKey
+from netraven_keys.ports import Clock, MasterKey
 from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.service.installation import Installation, ManagedTarget
 from netraven_keys.storage.directory import DirectoryStore
+from netraven_keys.storage.schedule import ScheduleDirectory
 from netraven_keys.targets.engines import make_engine, printable, same_place
 from netraven_keys.targets.epoch_table import EpochTable
 from netraven_keys.targets.sql_table import SqlColumn
@@ -56,12 +58,25 @@ def settings_path(given: str | None, world: World) -> Path:
 def installation(given: str | None, world: World, *, prompt: Prompt) -> Installation:
     """Reads and checks the settings; opens, writes and connects to nothing. Raises BadConfiguration."""
     loaded = load_settings(settings_path(given, world), world)
+    return assemble(loaded, world, prompt=prompt, notices=checked(loaded, world))
+
+
+def checked(loaded: Loaded, world: World) -> tuple[str, ...]:
+    """What the start-up rules only warn of. Raises BadConfiguration for what they refuse."""
     findings = startup.check(loaded, world)
     startup.refuse(findings)
-    return assemble(loaded, world, prompt=prompt, notices=tuple(f.message for f in findings))
+    return tuple(finding.message for finding in findings)
 
 
-def assemble(loaded: Loaded, world: World, *, prompt: Prompt, notices: tuple[str, ...] = ()) -> Installation:
+def assemble(
+    loaded: Loaded,
+    world: World,
+    *,
+    prompt: Prompt,
+    notices: tuple[str, ...] = (),
+    warn: Callable[[str], None] = warn,
+    clock: Clock | None = None,
+) -> Installation:
     """The objects of checked settings."""
     settings = loaded.settings
     engines: dict[str, Engine] = {}
@@ -78,8 +93,9 @@ def assemble(loaded: Loaded, world: World, *, prompt: Prompt, notices: tuple[str
     master_keys = _MasterKeys(settings.master_keys, world, prompt)
     return Installation(
         store=DirectoryStore(Path(rotation.key_path), group=settings.keyring_group),
+        schedule=ScheduleDirectory(Path(rotation.key_path), group=settings.keyring_group),
         audit=AuditLog(Path(settings.audit.path), who=who()),
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         who=who(),
         production=world.production,
         application=settings.application,
@@ -89,6 +105,13 @@ def assemble(loaded: Loaded, world: World, *, prompt: Prompt, notices: tuple[str
         master_keys=master_keys.available,
         all_master_keys=master_keys.all,
         legacy_keys=cache(lambda: _legacy_keys(settings.legacy.netraven, world)),
+        hooks=Programs(
+            {"pre": settings.hooks.pre, "deploy": settings.hooks.deploy, "post": settings.hooks.post},
+            timeout_seconds=settings.hooks.timeout_seconds,
+            environment=world.harmless(),
+        ),
+        automatic_rotation=rotation.automatic_rotation,
+        timetable=settings.tasks.key_rotation.schedule.timetable(),
         propagation_seconds=settings.propagation_seconds,
         prove_wait_seconds=settings.prove_wait_seconds,
         notices=("backups are not written by this release", *notices),

@@ -17,11 +17,12 @@ from netraven_keys.masterkeys.generated import GeneratedMasterKey, generate, par
 from netraven_keys.ports import Change, RowKey, Selection, Stored, Swap
 from netraven_keys.rotation.policy import MAX_USES, KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
+from netraven_keys.scheduling.timetable import Timetable
 from netraven_keys.service import initialise, keys, reencrypt, rotate
 from netraven_keys.service.installation import Installation, ManagedTarget
 from netraven_keys.service.keyring_access import UseCounter, change_journal, open_owned, read_journal
 from netraven_keys.testing.clock import ManualClock
-from netraven_keys.testing.memory import MemoryStore, MemoryTarget
+from netraven_keys.testing.memory import MemorySchedule, MemoryStore, MemoryTarget, NoHooks
 from netraven_keys.values.place import Place
 from netraven_keys.values.reading import ValueReader
 from netraven_keys.values.writing import Writer
@@ -41,6 +42,7 @@ class Scene:
         self.warnings: list[str] = []
         self.inst = Installation(
             store=MemoryStore(),
+            schedule=MemorySchedule(),
             audit=AuditLog(directory / "audit", who="test"),
             clock=self.clock,
             who="test",
@@ -52,6 +54,9 @@ class Scene:
             master_keys=lambda: [master_key],
             all_master_keys=lambda: [master_key],
             legacy_keys=dict,
+            hooks=NoHooks(),
+            automatic_rotation=True,
+            timetable=Timetable("0 1 * * MON", "UTC"),
             propagation_seconds=0,
             prove_wait_seconds=30,
             notices=(),

@@ -18,6 +18,7 @@ from netraven_keys.cli import (
     demo_command,
     key_commands,
     rotation_commands,
+    schedule_command,
     setup_commands,
     show,
     value_commands,
@@ -46,16 +47,20 @@ def cli() -> None:
     """
 
 
-for _commands in (demo_command, rotation_commands, key_commands, value_commands, setup_commands):
+for _commands in (demo_command, rotation_commands, schedule_command, key_commands, value_commands, setup_commands):
     _commands.add_to(cli)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code. Prints, and never raises."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    return guarded(cli, list(sys.argv[1:] if arguments is None else arguments), PROGRAM)
+
+
+def guarded(command: click.Command, given: list[str], program: str) -> int:
+    """A command with its errors turned into messages and exit codes."""
     json_wanted = "--json" in given
     try:
-        status = cli.main(given, prog_name=PROGRAM, standalone_mode=False, complete_var=COMPLETION_VARIABLE)
+        status = command.main(given, prog_name=program, standalone_mode=False, complete_var=COMPLETION_VARIABLE)
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as problem:
         return problem.exit_code
@@ -97,11 +102,16 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def run() -> None:
-    """The entry point: a private umask, no core dump, and SIGTERM as an interruption."""
+def prepare_process() -> None:
+    """A private umask, no core dump, and SIGTERM as an interruption."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGTERM, _terminated)
+
+
+def run() -> None:
+    """The entry point."""
+    prepare_process()
     sys.exit(main())
 
 

@@ -7,8 +7,10 @@ from time import monotonic
 from typing import Protocol, TypeVar
 
 from netraven_keys.cli import show
+from netraven_keys.ports import HookResult
 from netraven_keys.rotation.sweep import Progress
-from netraven_keys.service.sweeping import Event, Stage
+from netraven_keys.service.rotate import Happening
+from netraven_keys.service.sweeping import Stage
 
 T = TypeVar("T")
 _EVERY_SECONDS = 10.0
@@ -21,7 +23,7 @@ class _Display(Protocol):
     def close(self) -> None: ...
 
 
-def follow(steps: Generator[Event, None, T]) -> T:
+def follow(steps: Generator[Happening, None, T]) -> T:
     """Runs the steps to their end and returns their result."""
     display: _Display = _Bar() if show.on_terminal() else _Lines()
     try:
@@ -33,10 +35,21 @@ def follow(steps: Generator[Event, None, T]) -> T:
                 return result
             if isinstance(event, Stage):
                 display.stage(event)
+            elif isinstance(event, HookResult):
+                tell_hook(event)
             else:
                 display.progress(event)
     finally:
         display.close()
+
+
+def tell_hook(result: HookResult) -> None:
+    """What came of a hook, on stderr; what it printed only where it failed."""
+    outcome = show.bad(result.failure) if result.failure else "done"
+    show.note(f"{result.hook} hook {show.safe(result.program)}: {outcome}")
+    if result.failure and result.output:
+        for line in result.output.splitlines()[-5:]:
+            show.note(f"  | {show.safe(line)}")
 
 
 class _Lines:

@@ -11,6 +11,7 @@ from netraven_keys.cli.invocation import Invocation, verb
 from netraven_keys.cli.progress import follow
 from netraven_keys.cli.status_screen import print_census, print_status
 from netraven_keys.errors import UsageError
+from netraven_keys.ports import HookResult
 from netraven_keys.rotation.plan import Plan
 from netraven_keys.rotation.report import KeyReport, exit_status_of, reports_json
 from netraven_keys.service import counting, initialise, reencrypt, rotate, status, verify
@@ -54,7 +55,7 @@ def add_to(group: click.Group) -> None:
         target accepts.
         """
         reports = follow(reencrypt.reencrypt(run.installation(), key=key, target=target))
-        return _reported(run, reports, ())
+        return reported(run, reports, ())
 
     @verb(group, "census")
     @click.option("--key", metavar="NAME", help="Only this key.")
@@ -143,12 +144,17 @@ def _print_plan(plan: Plan) -> None:
 
 def _rotate(run: Invocation, request: rotate.Request) -> int:
     result = follow(rotate.rotate(run.installation(), request))
-    return _reported(run, result.reports, result.not_due)
+    reported(run, result.reports, result.not_due, result.failed_hooks)
+    return result.exit_status
 
 
-def _reported(run: Invocation, reports: Sequence[KeyReport], not_due: Sequence[str]) -> int:
+def reported(
+    run: Invocation, reports: Sequence[KeyReport], not_due: Sequence[str], failed_hooks: Sequence[HookResult] = ()
+) -> int:
+    """Prints what came of each key; returns the exit status of the reports."""
     if run.json:
-        show.as_json(reports_json(reports) | {"not_due": list(not_due)})
+        hooks = [{"hook": h.hook, "program": h.program, "failure": h.failure} for h in failed_hooks]
+        show.as_json(reports_json(reports) | {"not_due": list(not_due), "failed_hooks": hooks})
     else:
         for why in not_due:
             show.line(f"nothing to do: {why}")

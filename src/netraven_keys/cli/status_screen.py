@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from netraven_keys.cli import show
 from netraven_keys.keyring.model import State
 from netraven_keys.rotation.policy import MAX_USES
+from netraven_keys.scheduling.timetable import in_words
 from netraven_keys.service.counting import Census
 from netraven_keys.service.status import KeyStatus, Status, VersionStatus
 
@@ -17,6 +20,7 @@ def print_status(status: Status) -> None:
     for key in status.keys:
         show.line()
         _print_key(key)
+    _print_schedule(status)
     show.line()
     if status.wrong:
         show.line(show.bad(f"{show.plural(len(status.wrong), 'finding')}:"))
@@ -44,6 +48,24 @@ def _print_key(key: KeyStatus) -> None:
             f"  encryptions: {key.uses:,} of {MAX_USES:,} counted or reserved by the service (clients: not counted)"
         )
     )
+
+
+def _print_schedule(status: Status) -> None:
+    """Nothing where no scheduler was ever here."""
+    state = status.schedule
+    if state.due_at is None:
+        return
+    show.line()
+    now = show.good("running now") if status.running else f"next run {_minute(state.next_attempt_at)}"
+    show.line(f"{show.strong('schedule')}  {in_words(state.cron, state.timezone)}  {now}")
+    if state.last is not None:
+        outcome = state.last.outcome if state.last.outcome == "done" else show.bad(state.last.outcome)
+        failures = f", {show.plural(state.attempts, 'attempt')} without success" if state.attempts else ""
+        show.line(f"  last run {_minute(state.last.started_at)} by {state.last.by}: {outcome}{failures}")
+
+
+def _minute(moment: datetime | None) -> str:
+    return "?" if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def _version_row(version: VersionStatus) -> tuple[str, str, str, str, str]:

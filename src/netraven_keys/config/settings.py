@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from netraven_keys.config.document import Document, Path_, overlaid, read_document
 from netraven_keys.config.world import World
 from netraven_keys.errors import BadConfiguration
+from netraven_keys.scheduling.timetable import Timetable
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Days = Annotated[int, Field(ge=1, le=3650)]
 # Two days at least, so that a run within a day of the last one never rotates again.
 Interval = Annotated[int, Field(ge=2, le=3650)]
+Command = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 TableName = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -60,10 +62,38 @@ class Schedule(Group):
     timezone: str = Field("UTC", description="A name of the IANA time zone database.")
     cron: str | None = Field(None, description="Five fields, for `cron`.")
 
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        if self.type == "cron" and self.cron is None:
+            raise ValueError("`type: cron` needs `cron`, five fields in quotes")
+        self.timetable()  # raises what is wrong with the expression or the time zone
+        return self
+
+    def timetable(self) -> Timetable:
+        """Raises ValueError for an expression or a time zone that cannot be used."""
+        hour, minute = (int(part) for part in self.time.split(":"))
+        fields = {
+            "hourly": f"{minute} * * * *",
+            "daily": f"{minute} {hour} * * *",
+            "weekly": f"{minute} {hour} * * {self.day[:3].upper()}",
+            "monthly": f"{minute} {hour} {self.day_of_month} * *",
+            "cron": self.cron or "",
+        }
+        return Timetable(fields[self.type], self.timezone)
+
 
 class KeyRotationTask(Group):
     min_age_days: Days | None = Field(None, description="Age from which a run rotates; default 85/90 of the interval.")
     schedule: Schedule = Schedule()
+
+
+class Hooks(Group):
+    """Programs around what changes something; each is a list of words, run without a shell."""
+
+    pre: list[Command] = Field([], description="Before something is changed.")
+    deploy: list[Command] = Field([], description="Once after each key whose rotation is complete.")
+    post: list[Command] = Field([], description="After each attempt to change something, whatever came of it.")
+    timeout_seconds: int = Field(60, ge=1, le=3600, description="After which a hook is ended.")
 
 
 class Tasks(Group):
@@ -159,6 +189,16 @@ class Settings(Group):
     prove_wait_seconds: int = Field(30, ge=0, le=86400, description="Wait for transactions older than activation.")
     keyring_group: int | None = Field(None, ge=0, description="GID that may read the keyring document.")
     epoch_table: str | None = Field("netraven_keys_epoch", description="Table in each database, or null for none.")
+    hooks: Hooks = Hooks()
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Of `schedule`: text on a terminal and JSON elsewhere, or always one of them."
+    )
+    metrics_file: str | None = Field(
+        None, description="File that `schedule` writes for Prometheus's node_exporter; its name ends in .prom."
+    )
+    heartbeat_file: str | None = Field(
+        None, description="File that `schedule` writes while it lives, for a container's health check."
+    )
 
     @field_validator("targets")
     @classmethod
@@ -243,6 +283,17 @@ _DISCRIMINATED = frozenset({"env", "file", "passphrase"})
 
 
 def _known_names() -> list[str]:
-    groups: list[type[Group]] = [Settings, Security, KeyRotation, Backup, Tasks, KeyRotationTask, Schedule, Key, Target]
+    groups: list[type[Group]] = [
+        Settings,
+        Security,
+        KeyRotation,
+        Backup,
+        Tasks,
+        KeyRotationTask,
+        Schedule,
+        Key,
+        Target,
+        Hooks,
+    ]
     groups += [FormerPlace, EnvMasterKey, FileMasterKey, Legacy, NetravenLegacy, Audit]
     return sorted({name for group in groups for name in group.model_fields})

@@ -19,6 +19,19 @@ from netraven_keys.crypto.fields import utf8
 from netraven_keys.errors import BadConfiguration, InsecurePermissions, MasterKeyUnavailable
 
 MAX_SECRET_FILE = 1024 * 1024
+_HARMLESS = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "CONFIG_FILE",
+    "NETRAVEN_ENV",
+)
 DEVELOPMENT_ENVIRONMENTS = ("dev", "test")
 
 
@@ -50,6 +63,10 @@ class World:
                 raise BadConfiguration(f"the variable {name} is not UTF-8 text")
             return value
         return read_secret_file(Path(file), f"{name}_FILE")
+
+    def harmless(self) -> dict[str, str]:
+        """What a program of the operator's needs to run, and nothing that can hold a secret."""
+        return {name: self.variables[name] for name in _HARMLESS if name in self.variables}
 
     def config_file(self) -> str:
         return self.variables.get("CONFIG_FILE") or "config/key_rotation.yaml"

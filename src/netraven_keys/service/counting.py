@@ -49,8 +49,11 @@ class Census:
         }
 
 
-def census(inst: Installation, key: str | None = None) -> Census:
-    """Raises TargetUnavailable, TargetMisdeclared, UnknownKey, NotInitialised."""
+def census(inst: Installation, key: str | None = None, *, forget: bool = True) -> Census:
+    """Raises TargetUnavailable, TargetMisdeclared, UnknownKey, NotInitialised.
+
+    `forget`: what is known of targets that are not declared any more is dropped; only a person may say so.
+    """
     owned = open_owned(inst)
     journal = read_journal(inst, owned)
     found: list[KeyCensus] = []
@@ -68,5 +71,5 @@ def census(inst: Installation, key: str | None = None) -> Census:
             targets.append(CountedTarget(counted, entry.quarantined, findings))
             after[managed.name] = entry
         found.append(KeyCensus(name, primary or None, tuple(targets)))
-        remember(inst, owned, name, after, only_these=True)
+        remember(inst, owned, name, after, only_these=forget)
     return Census(inst.clock.now(), tuple(found))

@@ -46,6 +46,14 @@ class Initialised:
     done: tuple[str, ...]
 
 
+def is_initialised(inst: Installation) -> bool:
+    """Whether there is a keyring with a version of each declared key. Reaches no target; raises what opening raises."""
+    if inst.store.load() is None:
+        return False
+    used = {key.name for key in open_owned(inst).keyring.keys if key.newest_used is not None}
+    return used >= set(inst.policies)
+
+
 def initialise(inst: Installation, *, without_targets: bool = False) -> Initialised:
     """Raises KeyringMissing over existing ciphertext, and what the targets and the store raise."""
     done: list[str] = []

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from netraven_keys.audit.log import AuditLog
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import UnknownKey, UnknownTarget
-from netraven_keys.ports import Clock, EpochRows, KeyringStore, MasterKey, Target
+from netraven_keys.ports import Clock, EpochRows, Hooks, KeyringStore, MasterKey, ScheduleStore, Target
 from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
+from netraven_keys.scheduling.timetable import Timetable
 
 # The longest time an application may go on with a keyring that was replaced (DESIGN section 9).
 PUBLISHED_STALENESS_SECONDS = 1.0
@@ -35,6 +36,7 @@ class Installation:
     are called when needed, so that no secret is read in vain."""
 
     store: KeyringStore
+    schedule: ScheduleStore
     audit: AuditLog
     clock: Clock
     who: str
@@ -46,6 +48,9 @@ class Installation:
     master_keys: Callable[[], Sequence[MasterKey]]
     all_master_keys: Callable[[], Sequence[MasterKey]]
     legacy_keys: Callable[[], Mapping[tuple[str, str], SecretBytes]]
+    hooks: Hooks
+    automatic_rotation: bool
+    timetable: Timetable
     propagation_seconds: float
     prove_wait_seconds: float
     notices: tuple[str, ...]

@@ -20,8 +20,13 @@ from netraven_keys.service.rotate import end_rotation
 from netraven_keys.service.sweeping import Event, Stage, Steps, SweepOfKey
 
 
-def reencrypt(inst: Installation, *, key: str | None, target: str | None) -> Generator[Event, None, list[KeyReport]]:
-    """Every key, one key, or one target. Raises Busy, UnknownKey, UnknownTarget."""
+def reencrypt(
+    inst: Installation, *, key: str | None, target: str | None, by_hand: bool = True
+) -> Generator[Event, None, list[KeyReport]]:
+    """Every key, one key, or one target. Raises Busy, UnknownKey, UnknownTarget.
+
+    `by_hand` converts legacy and plaintext values; otherwise only targets that say `adopt` do.
+    """
     if target is not None:
         key = _key_of(inst, key, target)
     names = inst.key_names(key)
@@ -34,7 +39,7 @@ def reencrypt(inst: Installation, *, key: str | None, target: str | None) -> Gen
         for name in names:
             started = inst.clock.monotonic()
             try:
-                report = yield from _reencrypt_key(inst, name, target)
+                report = yield from _reencrypt_key(inst, name, target, by_hand)
             except NetravenKeysError as problem:
                 report = KeyReport(name, None, None, error=problem)
             report.seconds["total"] = inst.clock.monotonic() - started
@@ -49,13 +54,17 @@ def _key_of(inst: Installation, key: str | None, target: str) -> str:
     raise UnknownTarget(f"there is no target named {target!r}" + (f" for the key {key!r}" if key else ""))
 
 
-def _reencrypt_key(inst: Installation, name: str, target: str | None) -> Steps:
+def _reencrypt_key(inst: Installation, name: str, target: str | None, by_hand: bool) -> Steps:
     yield Stage(name, "preflight")
     owned = open_owned(inst)
     declared_key(owned.keyring, name)
     key, primary = owned.primary(name)
-    checked = [check_target(managed, key, primary.number, converts=True) for managed in inst.targets_of(name, target)]
-    owned = adopt_legacy_keys(inst, owned, [name])
+    checked = [
+        check_target(managed, key, primary.number, converts=by_hand or managed.adopt)
+        for managed in inst.targets_of(name, target)
+    ]
+    if any(c.converts for c in checked):
+        owned = adopt_legacy_keys(inst, owned, [name])
     tell_databases(inst, owned.keyring)
     # Only an unfinished rotation has a proof outstanding that must wait for older writers.
     unfinished = key.rotation is not None

@@ -63,6 +63,12 @@ class Remembered:
             if int(label[1:]) < primary
         )
 
+    def convertible(self, accept: tuple[str, ...]) -> int:
+        """Legacy and plaintext values that the target accepts, beyond those in quarantine."""
+        found = int(self.census.get("plaintext", 0)) if "plaintext" in accept else 0
+        found += sum(int(count) for name, count in self.census.get("legacy", {}).items() if name in accept)
+        return max(0, found - self.set_aside.get(_OTHER, 0))
+
     def strange(self, accept: tuple[str, ...]) -> int:
         """Values that are neither ours nor of a format the target accepts, beyond those in quarantine."""
         census = self.census

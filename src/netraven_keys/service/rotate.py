@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from netraven_keys.audit.events import RotationEnded, VersionActivated, VersionStaged
 from netraven_keys.errors import (
@@ -21,9 +22,11 @@ from netraven_keys.errors import (
 from netraven_keys.keyring import create, transitions
 from netraven_keys.keyring.model import Keyring, NamedKey, State
 from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.ports import HookResult
 from netraven_keys.rotation.plan import Plan
 from netraven_keys.rotation.policy import Due, due
-from netraven_keys.rotation.report import KeyReport
+from netraven_keys.rotation.report import KeyReport, exit_status_of
+from netraven_keys.service.hooks import HookedRun, hooked_run
 from netraven_keys.service.initialise import adopt_legacy_keys
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import (
@@ -40,15 +43,22 @@ from netraven_keys.service.keyring_access import (
 from netraven_keys.service.preflight import Checked, check_target
 from netraven_keys.service.sweeping import Event, Stage, Steps, SweepOfKey
 
+Happening = Event | HookResult
+
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. `force` needs a `reason`; `by_hand` converts legacy and plaintext values."""
+    """What was asked for. `force` needs a `reason`; `by_hand` converts legacy and plaintext values.
+
+    A scheduled run is not by hand: it makes versions only where `automatic_rotation` lets it, and knows
+    when the next run is planned.
+    """
 
     key: str | None = None
     force: bool = False
     reason: str | None = None
     by_hand: bool = True
+    next_run: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -57,13 +67,29 @@ class Result:
 
     reports: tuple[KeyReport, ...]
     not_due: tuple[str, ...]
+    failed_hooks: tuple[HookResult, ...] = ()
+
+    @property
+    def exit_status(self) -> int:
+        """A hook that failed is a finding."""
+        return exit_status_of(self.reports) or (3 if self.failed_hooks else 0)
 
 
-def rotate(inst: Installation, request: Request) -> Generator[Event, None, Result]:
+def rotate(inst: Installation, request: Request) -> Generator[Happening, None, Result]:
     """Raises Busy, ConfirmationMissing, UnknownKey, and what opening the keyring raises."""
+    reports: list[KeyReport] = []
+    with hooked_run(inst, reports) as hooks:
+        not_due = yield from rotate_within(inst, request, hooks, reports)
+    yield from hooks.ended
+    return Result(tuple(reports), not_due, tuple(hooks.failed))
+
+
+def rotate_within(
+    inst: Installation, request: Request, hooks: HookedRun, reports: list[KeyReport]
+) -> Generator[Happening, None, tuple[str, ...]]:
+    """Adds to `reports`; returns a line for each key that is not due. Raises as `rotate` does."""
     if request.force and not (request.reason or "").strip():
         raise ConfirmationMissing("a forced rotation needs a reason for the audit record", remedy="Add --reason TEXT.")
-    reports: list[KeyReport] = []
     not_due: list[str] = []
     names = inst.key_names(request.key)
     open_owned(inst)
@@ -71,11 +97,23 @@ def rotate(inst: Installation, request: Request) -> Generator[Event, None, Resul
         owned = open_owned(inst)
         check_history(inst, owned.keyring)
         record_dead_sweeps(inst, owned.keyring)
+        will_change = [name for name in names if _will_change(inst, owned, name, request)]
+        if will_change:
+            yield from hooks.pre(will_change)
         for name in names:
             report = yield from _guarded(inst, name, request, not_due)
             if report is not None:
                 reports.append(report)
-    return Result(tuple(reports), tuple(not_due))
+                yield from hooks.deploy(report)
+    return tuple(not_due)
+
+
+def _will_change(inst: Installation, owned: OwnedKeyring, name: str, request: Request) -> bool:
+    """Whether this key is about to be rotated. What is wrong with a key is said when its turn comes."""
+    try:
+        return _why(inst, owned, name, request).is_due
+    except NetravenKeysError:
+        return False
 
 
 def _guarded(
@@ -102,11 +140,14 @@ def _why(inst: Installation, owned: OwnedKeyring, name: str, request: Request) -
         inst.policies[name],
         uses=uses_of(read_journal(inst, owned), owned.keyring, name),
         now=inst.clock.now(),
+        next_run=request.next_run,
     )
     if key.rotation is not None:
         return replace(decision, is_due=True, why=f"the rotation to v{key.rotation.to_version} is unfinished")
     if request.force:
         return replace(decision, is_due=True, why=request.reason or "")
+    if decision.is_due and not (request.by_hand or inst.automatic_rotation):
+        return replace(decision, is_due=False, why=f"{decision.why}; `automatic_rotation` is off")
     return decision
 
 

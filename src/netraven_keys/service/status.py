@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from netraven_keys.errors import NetravenKeysError
+from netraven_keys.errors import NetravenKeysError, NotInitialised
 from netraven_keys.keyring.codec import spell_time
 from netraven_keys.keyring.journal import Journal
 from netraven_keys.keyring.model import Keyring, NamedKey, Rotation, State, Version
+from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.rotation.policy import MAX_USES, Due, due
+from netraven_keys.scheduling.state import ScheduleState, to_json
+from netraven_keys.scheduling.wrong import schedule_findings
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import check_history, open_owned, read_journal, uses_of
 from netraven_keys.service.remembered import Remembered, remembered
@@ -60,6 +63,8 @@ class Status:
     wrong: tuple[str, ...]
     notices: tuple[str, ...]
     audit_lines: int | None
+    schedule: ScheduleState
+    running: bool
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -67,6 +72,7 @@ class Status:
             "epoch": self.keyring.epoch,
             "saved_at": spell_time(self.keyring.saved_at),
             "audit_lines": self.audit_lines,
+            "schedule": to_json(self.schedule) | {"running_now": self.running},
             "keys": [_key_json(key) for key in self.keys],
             "wrong": list(self.wrong),
             "notices": list(self.notices),
@@ -102,7 +108,8 @@ def _key_json(key: KeyStatus) -> dict[str, Any]:
 
 def status(inst: Installation) -> Status:
     """Raises what opening the keyring raises; what is wrong beyond that is in the result."""
-    owned = open_owned(inst)
+    schedule = inst.schedule.load()
+    owned = _opened(inst, schedule)
     journal = read_journal(inst, owned)
     keys = tuple(
         _key_status(inst, owned.keyring, journal, name)
@@ -119,6 +126,8 @@ def status(inst: Installation) -> Status:
     ahead = max((v.created_at for k in owned.keyring.keys for v in k.versions), default=inst.clock.now())
     if ahead > inst.clock.now() + timedelta(days=1):
         wrong.append(f"a version was made on {ahead:%Y-%m-%d}, which is yet to come: set this machine's clock right")
+    running = inst.schedule.is_taken()
+    wrong += [*_room_findings(inst), *schedule_findings(schedule, inst.clock.now(), running=running)]
     return Status(
         owned.keyring,
         inst.store.place,
@@ -126,7 +135,31 @@ def status(inst: Installation) -> Status:
         tuple(wrong),
         inst.notices,
         _told(lambda: inst.audit.head().size),
+        schedule,
+        running,
     )
+
+
+def _opened(inst: Installation, schedule: ScheduleState) -> OwnedKeyring:
+    """Raises what opening raises; before there is a keyring, also what the scheduler waits for."""
+    try:
+        return open_owned(inst)
+    except NotInitialised as problem:
+        if schedule.waiting is None:
+            raise
+        since = f"{schedule.waiting.since:%Y-%m-%d %H:%M} UTC"
+        raise NotInitialised(
+            f"{problem.message}: the scheduler ({schedule.waiting.by}) waits since {since}: {schedule.waiting.why}",
+            remedy="Mend what it waits for; it goes on by itself. If no scheduler is running any more, start it.",
+        ) from None
+
+
+def _room_findings(inst: Installation) -> list[str]:
+    try:
+        inst.store.check_room()
+    except NetravenKeysError as problem:
+        return [f"{problem.message}: make room, or nothing can be saved"]
+    return []
 
 
 def _key_status(inst: Installation, keyring: Keyring, journal: Journal, name: str) -> KeyStatus:

@@ -6,7 +6,6 @@ keyring.lock    short, around each save        rotation.lock  for the life of a 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import stat
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netraven_keys.errors import Busy, EpochConflict, InsecurePermissions, KeyringTampered, StorageFailed
-from netraven_keys.storage import durable
+from netraven_keys.storage import durable, locks
 
 DOCUMENT = "keyring.json"
 JOURNAL = "journal.json"
@@ -74,7 +73,7 @@ class DirectoryStore:
         The caller holds `lock()`. Raises StorageFailed; the document on disk is then either the
         old or the new one, and must be read again.
         """
-        durable.make_directory(self.path, mode=0o700 if self._group is None else 0o750, group=self._group)
+        self._make_directory()
         present = self.load()
         epoch = 0 if present is None else _epoch_of(present)
         if epoch != expected_epoch:
@@ -102,10 +101,10 @@ class DirectoryStore:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """The short lock around read, change and save. Raises Busy after 30 seconds."""
-        durable.make_directory(self.path, mode=0o700 if self._group is None else 0o750, group=self._group)
+        self._make_directory()
         deadline = time.monotonic() + _LOCK_WAIT_SECONDS
-        with durable.closing_fd(self._open_lock("keyring.lock")) as fd:
-            while not _taken(fd):
+        with durable.closing_fd(locks.opened(self.path / "keyring.lock")) as fd:
+            while not locks.taken(fd):
                 if time.monotonic() > deadline:
                     raise Busy("another process has been changing the keyring for 30 seconds")
                 time.sleep(0.02)
@@ -117,26 +116,17 @@ class DirectoryStore:
     def lease(self, owner: str) -> Iterator[None]:
         """The rotation lease: one at a time, held by a flock, so that it ends with the process.
 
-        Raises Busy at once, naming the owner. The descriptor is close-on-exec: a worker never
-        inherits the lease and so never keeps it alive.
+        Raises Busy at once, naming the owner.
         """
-        with durable.closing_fd(self._open_lock("rotation.lock")) as fd:
-            if not _taken(fd):
-                holder = os.pread(fd, 500, 0).decode("utf-8", "replace").strip()
-                raise Busy(f"another rotation is running ({holder or 'owner unknown'})")
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, owner.encode("utf-8"), 0)
-            try:
-                yield
-            finally:
-                os.ftruncate(fd, 0)
+        with locks.held(self.path / "rotation.lock", owner, busy="another rotation is running"):
+            yield
 
-    def _open_lock(self, name: str) -> int:
-        path = self.path / name
-        try:
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as problem:
-            raise durable.failed("open", path, problem) from problem
+    def _make_directory(self) -> None:
+        """With a group also one that is there already (a volume's, made with the image) is shared with it."""
+        mode = 0o700 if self._group is None else 0o750
+        durable.make_directory(self.path, mode=mode, group=self._group)
+        if self._group is not None:
+            durable.share_directory(self.path, mode=mode, group=self._group)
 
     def _check_directory(self) -> None:
         try:
@@ -152,14 +142,6 @@ class DirectoryStore:
                 f"the key directory {self.path} is open to others (mode {stat.S_IMODE(mode):04o})",
                 remedy=f"chmod 700 {self.path}   (750 where `keyring_group` is set)",
             )
-
-
-def _taken(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _epoch_of(document: bytes) -> int:

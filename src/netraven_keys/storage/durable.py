@@ -110,6 +110,18 @@ def make_directory(path: Path, *, mode: int = 0o700, group: int | None = None) -
         raise failed("make the directory", path, problem) from problem
 
 
+def share_directory(path: Path, *, mode: int, group: int) -> None:
+    """Gives an existing directory that is ours to a group. Raises StorageFailed."""
+    try:
+        status = os.stat(path)
+        if status.st_gid != group:
+            os.chown(path, -1, group)
+        if stat.S_IMODE(status.st_mode) != mode:
+            os.chmod(path, mode)
+    except OSError as problem:
+        raise failed(f"share with group {group}", path, problem) from problem
+
+
 def read_regular(path: Path, *, limit: int, group_may_read: bool) -> bytes | None:
     """The content, or None when there is no such file.
 

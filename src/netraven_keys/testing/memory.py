@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from netraven_keys.errors import Busy, EpochConflict
@@ -13,6 +13,7 @@ from netraven_keys.ports import (
     Cell,
     Change,
     Count,
+    HookResult,
     Pattern,
     RowKey,
     Selection,
@@ -20,6 +21,41 @@ from netraven_keys.ports import (
     Swap,
     TargetFacts,
 )
+from netraven_keys.scheduling.state import ScheduleState
+
+
+class MemorySchedule:
+    """ScheduleStore of one process."""
+
+    def __init__(self) -> None:
+        self._state = ScheduleState()
+        self._taken = False
+
+    def load(self) -> ScheduleState:
+        return self._state
+
+    def save(self, state: ScheduleState) -> None:
+        self._state = state
+
+    @contextmanager
+    def turn(self, owner: str) -> Iterator[None]:
+        if self._taken:
+            raise Busy(f"another scheduled run is going on ({owner})")
+        self._taken = True
+        try:
+            yield
+        finally:
+            self._taken = False
+
+    def is_taken(self) -> bool:
+        return self._taken
+
+
+class NoHooks:
+    """Hooks where none are set."""
+
+    def run(self, hook: str, ids: Mapping[str, str]) -> list[HookResult]:
+        return []
 
 
 class MemoryStore:

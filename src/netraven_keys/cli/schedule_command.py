@@ -1,0 +1,216 @@
+"""schedule: the scheduler in the foreground, or one scheduled run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from netraven_keys import __version__, wiring
+from netraven_keys.cli import show
+from netraven_keys.cli.invocation import Invocation, ask, verb
+from netraven_keys.cli.progress import follow
+from netraven_keys.cli.rotation_commands import reported
+from netraven_keys.config.settings import Loaded, Schedule
+from netraven_keys.config.world import World
+from netraven_keys.errors import NetravenKeysError, StorageFailed, UsageError
+from netraven_keys.logs import events
+from netraven_keys.logs.writing import Emit, take_over_libraries, writer
+from netraven_keys.monitoring.heartbeat import Heartbeat
+from netraven_keys.monitoring.metrics import page
+from netraven_keys.service.installation import Installation
+from netraven_keys.service.scheduler import Scheduler, run_once
+from netraven_keys.service.status import status
+from netraven_keys.storage import durable
+
+# A stop that is not done by then is done by force: what a kill leaves behind is resumed by the next start.
+_GRACE_SECONDS = 1.5
+_SLICE_SECONDS = 5.0
+
+
+def add_to(group: click.Group) -> None:
+    """Registers the verbs of this file."""
+    fields = Schedule.model_fields
+
+    @verb(group)
+    @click.option("--type", "type_", type=click.Choice(_choices("type")), help="How often.  [default: the settings']")
+    @click.option("--day", type=click.Choice(_choices("day")), help="For weekly.  [default: the settings', or monday]")
+    @click.option("--day-of-month", type=click.IntRange(1, 28), help=fields["day_of_month"].description)
+    @click.option("--time", "time_", metavar="HH:MM", help="At what time of the day, or minute of the hour.")
+    @click.option("--timezone", metavar="NAME", help="As Europe/Berlin.  [default: the settings', or UTC]")
+    @click.option("--cron", metavar="FIELDS", help="Five fields; means --type cron.")
+    @click.option("--once", is_flag=True, help="One run now instead, and its exit code.")
+    def schedule(run: Invocation, once: bool, **given: Any) -> int:
+        """Run unattended, in the foreground.
+
+        Rotates what is due, finishes what is unfinished, sweeps what came in under older versions; makes
+        the keyring first where there is none. Options beat the settings file. Ends with 0 at SIGTERM.
+        """
+        options = {name.rstrip("_"): value for name, value in given.items() if value is not None}
+        return schedule_with(run, options, once=once)
+
+
+def _choices(field: str) -> list[str]:
+    return list(Schedule.model_fields[field].annotation.__args__)  # type: ignore[union-attr]  # a Literal has them
+
+
+def schedule_with(run: Invocation, options: dict[str, Any], *, once: bool) -> int:
+    """Raises BadConfiguration, UsageError; with `once` also what a rotation raises."""
+    loaded = scheduled_by(run.loaded(), options)
+    notices = wiring.checked(loaded, run.world)
+    if once:
+        return _once(run, loaded, notices)
+    return _serve(run.world, loaded, notices)
+
+
+def scheduled_by(loaded: Loaded, options: dict[str, Any]) -> Loaded:
+    """The settings with a timetable of the command line. Raises UsageError."""
+    if not options:
+        return loaded
+    if "cron" in options:
+        options.setdefault("type", "cron")
+    tasks = loaded.settings.tasks
+    task = tasks.key_rotation
+    try:
+        timetable = Schedule.model_validate(task.schedule.model_dump() | options)
+    except ValueError as problem:
+        raise UsageError(f"this cannot be a schedule: {_said(problem)}") from None
+    changed = tasks.model_copy(update={"key_rotation": task.model_copy(update={"schedule": timetable})})
+    return replace(loaded, settings=loaded.settings.model_copy(update={"tasks": changed}))
+
+
+def _said(problem: Any) -> str:
+    found = problem.errors(include_url=False, include_input=False)[0]
+    name = ".".join(str(part) for part in found["loc"])
+    return f"{name}: {found['msg']}" if name else str(found["msg"]).removeprefix("Value error, ")
+
+
+def _once(run: Invocation, loaded: Loaded, notices: tuple[str, ...]) -> int:
+    inst = wiring.assemble(loaded, run.world, prompt=ask, notices=notices)
+    click.get_current_context().call_on_close(inst.close)
+    try:
+        result = follow(run_once(inst))
+    finally:
+        if loaded.settings.metrics_file is not None:
+            _publish(inst, loaded.settings.metrics_file, lambda event: show.note(f"warning: {event}"))
+    reported(run, result.reports, result.not_due, result.failed_hooks)
+    return result.exit_status
+
+
+# --- in the foreground ----------------------------------------------------------------------------
+
+
+def _serve(world: World, loaded: Loaded, notices: tuple[str, ...]) -> int:
+    settings = loaded.settings
+    emit = _log(settings.log_format)
+    take_over_libraries(emit)
+    beat = _beat(settings.heartbeat_file, emit)
+    clock, prompt = _BeatingClock(beat), cache(ask)
+
+    @contextmanager
+    def opened() -> Iterator[Installation]:
+        inst = wiring.assemble(
+            loaded, world, prompt=prompt, notices=notices, warn=lambda m: emit(events.Warned(m)), clock=clock
+        )
+        try:
+            yield inst
+        finally:
+            inst.close()
+
+    def publish() -> None:
+        if settings.metrics_file is not None:
+            with opened() as inst:
+                _publish(inst, settings.metrics_file, emit)
+
+    with opened() as inst:
+        scheduler = Scheduler(opened, inst.schedule, inst.timetable, clock, inst.who, emit, beat, publish)
+        started = _started(inst)
+    stop = _Stop()
+    emit(started)
+    for notice in notices:
+        emit(events.Warned(notice))
+    try:
+        scheduler.serve()
+    except KeyboardInterrupt:
+        emit(events.SchedulerStopped(stop.signal, scheduler.in_a_run))
+        return 0
+
+
+def _started(inst: Installation) -> events.SchedulerStarted:
+    targets = tuple(managed.name for managed in inst.targets)
+    return events.SchedulerStarted(
+        __version__, str(inst.timetable), inst.store.place, inst.production, tuple(inst.policies), targets
+    )
+
+
+def _log(log_format: str) -> Emit:
+    readable = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    return writer(sys.stderr, as_json=not readable, colors=sys.stderr.isatty())
+
+
+class _BeatingClock(wiring.SystemClock):
+    """A long wait within a run is no sign of death."""
+
+    def __init__(self, beat: Callable[[str], None]) -> None:
+        self._beat = beat
+
+    def sleep(self, seconds: float) -> None:
+        until = self.monotonic() + seconds
+        while (left := until - self.monotonic()) > 0:
+            super().sleep(min(left, _SLICE_SECONDS))
+            if left > _SLICE_SECONDS:
+                self._beat("waiting")
+
+
+def _beat(path: str | None, emit: Emit) -> Callable[[str], None]:
+    if path is None:
+        return lambda state: None
+    heartbeat, said = Heartbeat(Path(path)), False
+
+    def beat(state: str) -> None:
+        nonlocal said
+        try:
+            heartbeat.beat(state)
+            said = False
+        except StorageFailed as problem:
+            if not said:
+                emit(events.FileNotWritten(path, problem.message))
+            said = True
+
+    return beat
+
+
+def _publish(inst: Installation, path: str, emit: Emit) -> None:
+    """Monitoring that cannot be told stops nothing; it sees that the page is old."""
+    try:
+        durable.write_whole(Path(path), page(status(inst)), mode=0o644)
+    except NetravenKeysError as problem:
+        emit(events.FileNotWritten(path, problem.message))
+
+
+class _Stop:
+    """SIGTERM, SIGINT and SIGHUP end the process with 0: at once while idle, within two seconds in a run."""
+
+    def __init__(self) -> None:
+        self.signal = ""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal:
+            return  # once is enough: a second exception would tear what the first one is putting away
+        self.signal = signal.Signals(number).name
+        force = threading.Timer(_GRACE_SECONDS, os._exit, args=(0,))
+        force.daemon = True
+        force.start()
+        raise KeyboardInterrupt

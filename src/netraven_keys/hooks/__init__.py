@@ -1,0 +1,1 @@
+"""The operator's programs around a change. They know nothing of keys."""

@@ -1,0 +1,117 @@
+"""The state of an installation as Prometheus metrics. Names are in METRICS, which the reference page reads.
+
+Times are Unix times, so that the page stays true while nobody rewrites it: an age is `time() - metric`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from netraven_keys import __version__
+from netraven_keys.scheduling.state import ScheduleState
+from netraven_keys.service.status import KeyStatus, Status
+
+Labels = tuple[str, ...]
+Sample = tuple[Labels, float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: its labels, and its samples in a status."""
+
+    name: str
+    help: str
+    labels: Labels
+    samples: Callable[[Status], Iterable[Sample]]
+
+
+def _when(moment: datetime | None) -> Iterator[Sample]:
+    if moment is not None:
+        yield (), moment.timestamp()
+
+
+def _per_key(value: Callable[[KeyStatus], float | None]) -> Callable[[Status], Iterator[Sample]]:
+    def samples(status: Status) -> Iterator[Sample]:
+        for key in status.keys:
+            found = value(key)
+            if found is not None:
+                yield (key.name,), float(found)
+
+    return samples
+
+
+def _schedule(value: Callable[[ScheduleState], datetime | None]) -> Callable[[Status], Iterator[Sample]]:
+    return lambda status: _when(value(status.schedule))
+
+
+def _activated(key: KeyStatus) -> float | None:
+    found = [v.activated_at for v in key.versions if v.activated_at is not None]
+    return max(found).timestamp() if found else None
+
+
+def _counted(key: KeyStatus) -> float | None:
+    return None if key.counted_at is None else datetime.fromisoformat(key.counted_at).timestamp()
+
+
+def _values(status: Status) -> Iterator[Sample]:
+    for key in status.keys:
+        for version in key.versions:
+            if version.values is not None:
+                yield (key.name, f"v{version.number}", version.state.value), float(version.values)
+
+
+def _last_status(status: Status) -> Iterator[Sample]:
+    if status.schedule.last is not None:
+        yield (), float(status.schedule.last.exit_status)
+
+
+_KEY: Labels = ("key",)
+
+METRICS: tuple[Metric, ...] = (
+    Metric("build_info", "Always 1; the version that wrote the page.", ("version",), lambda _: [((__version__,), 1.0)]),
+    Metric("keyring_epoch", "Saved changes of the keyring.", (), lambda s: [((), float(s.keyring.epoch))]),
+    Metric("findings", "What `status` calls wrong; 0 is good.", (), lambda s: [((), float(len(s.wrong)))]),
+    Metric("primary_version", "The version that encrypts.", _KEY, _per_key(lambda k: k.primary)),
+    Metric("activated_timestamp_seconds", "When the newest version was activated.", _KEY, _per_key(_activated)),
+    Metric(
+        "due_timestamp_seconds",
+        "When the key is overdue.",
+        _KEY,
+        _per_key(lambda k: None if k.due.due_at is None else k.due.due_at.timestamp()),
+    ),
+    Metric("overdue", "1 when the key is overdue, as of the writing.", _KEY, _per_key(lambda k: k.due.overdue)),
+    Metric(
+        "rotation_unfinished", "1 while a rotation is unfinished.", _KEY, _per_key(lambda k: k.rotation is not None)
+    ),
+    Metric("encryptions", "By the newest version, counted by the service.", _KEY, _per_key(lambda k: k.uses)),
+    Metric("values", "Values of each version, by the last census.", ("key", "version", "state"), _values),
+    Metric("values_legacy", "Values of a predecessor's formats.", _KEY, _per_key(lambda k: k.legacy)),
+    Metric("values_plaintext", "Values that are not encrypted.", _KEY, _per_key(lambda k: k.plaintext)),
+    Metric("values_quarantined", "Values that could not be read.", _KEY, _per_key(lambda k: k.quarantined)),
+    Metric("counted_timestamp_seconds", "When the census was taken.", _KEY, _per_key(_counted)),
+    Metric("run_due_timestamp_seconds", "When the next scheduled run is due.", (), _schedule(lambda s: s.due_at)),
+    Metric(
+        "run_last_timestamp_seconds",
+        "When the last scheduled run ended.",
+        (),
+        _schedule(lambda s: None if s.last is None else s.last.ended_at),
+    ),
+    Metric("run_last_exit_status", "Its exit status: 0 done, 3 incomplete, else failed.", (), _last_status),
+    Metric("run_last_good_timestamp_seconds", "When one last ended well.", (), _schedule(lambda s: s.last_good_at)),
+    Metric("run_failures", "Attempts since then.", (), lambda s: [((), float(s.schedule.attempts))]),
+)
+PREFIX = "netraven_keys_"
+
+
+def page(status: Status) -> bytes:
+    """The text format of Prometheus. Names, versions and numbers only."""
+    registry = CollectorRegistry()
+    for metric in METRICS:
+        gauge = Gauge(PREFIX + metric.name, metric.help, metric.labels, registry=registry)
+        for labels, value in metric.samples(status):
+            (gauge.labels(*labels) if metric.labels else gauge).set(value)
+    return generate_latest(registry)

@@ -1,0 +1,176 @@
+"""What the scheduler remembers between runs and restarts, and what follows from it.
+
+The due time is kept, not a timer: a run that was missed is due at once, a restart makes nothing due,
+and two schedulers on one volume read the same state. An attempt is counted before it begins, so that
+a process that is killed in every attempt is slowed down like one that fails in every attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from netraven_keys.scheduling.timetable import Timetable
+
+T = TypeVar("T")
+
+_FORMAT: Final = "netraven-schedule-1"
+_FIRST_WAIT = timedelta(minutes=1)
+LONGEST_WAIT = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A run that has begun. Without a process that holds the turn, one that died."""
+
+    since: datetime
+    by: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that ended. `outcome` is done, incomplete, failed or interrupted; `why` says what is wrong, if anything."""
+
+    started_at: datetime
+    ended_at: datetime
+    by: str
+    outcome: str
+    exit_status: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A scheduler that cannot begin: no database, no keyring, no master key."""
+
+    since: datetime
+    by: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ScheduleState:
+    """`attempts` counts those since the last run that ended well; `retry_at` is set while there are any.
+
+    Times are UTC.
+    """
+
+    cron: str = ""
+    timezone: str = ""
+    due_at: datetime | None = None
+    attempts: int = 0
+    retry_at: datetime | None = None
+    running: Running | None = None
+    last: Run | None = None
+    last_good_at: datetime | None = None
+    waiting: Waiting | None = None
+
+    def planned_by(self, timetable: Timetable, now: datetime) -> ScheduleState:
+        """The state with a due time that this timetable can have set and this clock can reach.
+
+        Nothing known is due at once. A timetable that was changed plans anew from the last run. A due
+        time beyond the next planned one was made by a clock that has gone back since.
+        """
+        due_at = self.due_at
+        if due_at is None or (self.cron, self.timezone) != (timetable.cron, timetable.timezone):
+            due_at = now if self.last is None else timetable.next_after(self.last.started_at)
+        due_at = min(due_at, timetable.next_after(now))
+        retry_at = self.retry_at
+        if retry_at is not None and retry_at > now + LONGEST_WAIT:
+            retry_at = now
+        return replace(self, cron=timetable.cron, timezone=timetable.timezone, due_at=due_at, retry_at=retry_at)
+
+    @property
+    def next_attempt_at(self) -> datetime | None:
+        """When the next run may begin; None before `planned_by`."""
+        if self.due_at is None or self.retry_at is None:
+            return self.due_at
+        return max(self.due_at, self.retry_at)
+
+    def with_waiting(self, waiting: Waiting | None) -> ScheduleState:
+        """One that waits for longer keeps its beginning."""
+        if waiting is not None and self.waiting is not None and self.waiting.by == waiting.by:
+            waiting = replace(waiting, since=self.waiting.since)
+        return replace(self, waiting=waiting)
+
+    def begun(self, now: datetime, by: str) -> ScheduleState:
+        """The first attempt after one that said nothing follows at once, later ones wait longer and longer."""
+        attempts = self.attempts + 1
+        wait = timedelta(0) if attempts == 1 else _wait_after(attempts - 1)
+        return replace(self, attempts=attempts, retry_at=now + wait, running=Running(now, by), waiting=None)
+
+    def ended_well(self, run: Run, timetable: Timetable) -> ScheduleState:
+        """Planned from the beginning of the run: what came due while it was running is due once."""
+        return replace(
+            self,
+            due_at=timetable.next_after(run.started_at),
+            attempts=0,
+            retry_at=None,
+            running=None,
+            last=run,
+            last_good_at=run.ended_at,
+        )
+
+    def ended_badly(self, run: Run) -> ScheduleState:
+        return replace(self, retry_at=run.ended_at + _wait_after(self.attempts), running=None, last=run)
+
+    def interrupted(self, run: Run) -> ScheduleState:
+        """By a signal: the next scheduler goes on as `begun` has planned it."""
+        return replace(self, running=None, last=run)
+
+
+def _wait_after(attempts: int) -> timedelta:
+    """A minute, doubled with each further attempt, an hour at most."""
+    doublings: int = 2 ** min(max(0, attempts - 1), 10)
+    return min(LONGEST_WAIT, _FIRST_WAIT * doublings)
+
+
+# --- as it lies in the file -----------------------------------------------------------------------
+
+
+def to_json(state: ScheduleState) -> dict[str, Any]:
+    return {"format": _FORMAT, **_spelled(asdict(state))}
+
+
+def from_json(members: Any) -> ScheduleState | None:
+    """None when it is not a state of this format: then nothing is known, and a run is due."""
+    try:
+        if members["format"] != _FORMAT:
+            return None
+        given = dict(members)
+        return ScheduleState(
+            cron=str(given["cron"]),
+            timezone=str(given["timezone"]),
+            due_at=_time(given["due_at"]),
+            attempts=max(0, int(given["attempts"])),
+            retry_at=_time(given["retry_at"]),
+            running=_part(Running, given["running"]),
+            last=_part(Run, given["last"]),
+            last_good_at=_time(given["last_good_at"]),
+            waiting=_part(Waiting, given["waiting"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _spelled(member) for name, member in value.items()}
+    return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if isinstance(value, datetime) else value
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else _known_time(text)
+
+
+def _part(kind: type[T], members: Mapping[str, Any] | None) -> T | None:
+    if members is None:
+        return None
+    times = {"since", "started_at", "ended_at"}
+    return kind(**{name: _known_time(value) if name in times else value for name, value in members.items()})
+
+
+def _known_time(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
