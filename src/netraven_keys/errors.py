@@ -14,17 +14,20 @@ class NetravenKeysError(Exception):
     """Base of every error this package raises on purpose.
 
     `message` says what is wrong, `remedy` what to do about it; both are one or more plain sentences.
+    `command` is the shell command that mends it, where one does.
     """
 
     code: ClassVar[str] = "error"
     exit_status: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
     default_remedy: ClassVar[str] = "Run `netraven-keys status` to see the state of the installation."
+    default_command: ClassVar[str] = ""
 
-    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+    def __init__(self, message: str, *, remedy: str | None = None, command: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy if remedy is not None else self.default_remedy
+        self.command = command if command is not None else self.default_command
 
 
 # --- exit 1: failed -------------------------------------------------------------------------------
@@ -236,6 +239,7 @@ class NotInitialised(Refused):
 
     code = "not_initialised"
     default_remedy = "Run `netraven-keys init`."
+    default_command = "netraven-keys init"
 
 
 class KeyringMissing(Refused):

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from netraven_keys.crypto.secret import SecretBytes
+from netraven_keys.faults import Fault
 from netraven_keys.scheduling.state import ScheduleState
 
 RowKey = tuple[Any, ...]
@@ -72,6 +73,10 @@ class KeyringStore(Protocol):
         """Raises StorageFailed when there is no room for a save."""
         ...
 
+    def faults(self) -> list[Fault]:
+        """What is wrong with the place itself. Changes nothing, never raises."""
+        ...
+
     def load_journal(self) -> bytes | None: ...
     def save_journal(self, content: bytes) -> None: ...
 
@@ -123,6 +128,10 @@ class Hooks(Protocol):
 
         Never raises for a program that fails; that is in the results.
         """
+        ...
+
+    def faults(self) -> list[Fault]:
+        """Programs that could not be started. Runs none."""
         ...
 
 
@@ -201,6 +210,7 @@ class TargetFacts:
     longest: int  # bytes of the longest value
     update_triggers: tuple[str, ...]
     values: int  # that are not NULL
+    widening: str = ""  # the command that makes the column wide enough for anything
 
 
 class Target(Protocol):

@@ -25,7 +25,9 @@ from typing import Any
 from netraven_keys.audit.chain import Tree
 from netraven_keys.audit.events import Event, TornLineDropped
 from netraven_keys.errors import AuditBroken, AuditUnavailable, StorageFailed
+from netraven_keys.faults import Fault
 from netraven_keys.storage import durable
+from netraven_keys.storage.faults import directory_faults
 
 LOG = "audit.jsonl"
 Details = Mapping[str, str | int | bool | list[str]]
@@ -61,6 +63,10 @@ class AuditLog:
 
     def __repr__(self) -> str:
         return f"<AuditLog {self._path}>"
+
+    def faults(self) -> list[Fault]:
+        """What is wrong with the directory and the log's file. Changes nothing, never raises."""
+        return directory_faults(self._directory, (LOG,))
 
     # --- reading ----------------------------------------------------------------------------------
 

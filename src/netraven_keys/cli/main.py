@@ -16,6 +16,7 @@ import click
 from netraven_keys import __version__
 from netraven_keys.cli import (
     demo_command,
+    doctor_command,
     key_commands,
     rotation_commands,
     schedule_command,
@@ -47,7 +48,15 @@ def cli() -> None:
     """
 
 
-for _commands in (demo_command, rotation_commands, schedule_command, key_commands, value_commands, setup_commands):
+for _commands in (
+    demo_command,
+    rotation_commands,
+    schedule_command,
+    doctor_command,
+    key_commands,
+    value_commands,
+    setup_commands,
+):
     _commands.add_to(cli)
 
 

@@ -7,6 +7,7 @@ settings and variables, never a secret.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,17 @@ from netraven_keys.config.world import World, read_secret_file
 from netraven_keys.errors import BadConfiguration, ForbiddenSecret, InsecurePermissions, NetravenKeysError
 
 BACKUP_PASSWORD = "NETRAVEN_BACKUP_PASSWORD"  # noqa: S105  # the name of a variable
+_BACKUP_PATH = "NETRAVEN_KEYS__SECURITY__KEY_ROTATION__BACKUP__BACKUP_PATH"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`error` is None for what is only a warning."""
+    """`error` is None for what is only a warning; `command` mends it, where one does."""
 
     message: str
     remedy: str
     error: type[BadConfiguration] | None = ForbiddenSecret
+    command: str = ""
 
 
 def check(loaded: Loaded, world: World) -> list[Finding]:
@@ -59,7 +62,7 @@ def _master_keys(settings: Settings, world: World) -> list[Finding]:
             else:
                 continue
         except BadConfiguration as problem:
-            found.append(Finding(problem.message, problem.remedy, type(problem)))
+            found.append(Finding(problem.message, problem.remedy, type(problem), problem.command))
             continue
         except NetravenKeysError:
             continue  # not there now: said, with its own exit code, by the command that needs it
@@ -69,16 +72,26 @@ def _master_keys(settings: Settings, world: World) -> list[Finding]:
                 Finding(
                     f"the master key {master_key.name!r} ({source}) {why}, which production does not allow",
                     ForbiddenSecret.default_remedy,
+                    command=_new_master_key(master_key),
                 )
             )
     return found
+
+
+def _new_master_key(entry: EnvMasterKey | FileMasterKey) -> str:
+    """For an installation that has no keyring yet: an existing one opens with its own master key only."""
+    if isinstance(entry, EnvMasterKey):
+        return f"export {entry.variable}=$(netraven-keys master generate)   # and keep a copy of it elsewhere"
+    path = shlex.quote(entry.path)
+    return f"mv {path} {path}.weak && netraven-keys master generate --out {path}"
 
 
 def _backup(settings: Settings, world: World) -> list[Finding]:
     backup = settings.security.key_rotation.backup
     if not backup.auto_backup:
         message = "`auto_backup: false`: versions are used before any backup holds them"
-        return [Finding(message, "Set `auto_backup: true` and a backup password.", None)]
+        mend = "export NETRAVEN_KEYS__SECURITY__KEY_ROTATION__BACKUP__AUTO_BACKUP=true"
+        return [Finding(message, "Set `auto_backup: true` and a backup password.", None, mend)]
     if backup.recipients:
         return []
     try:
@@ -88,19 +101,22 @@ def _backup(settings: Settings, world: World) -> list[Finding]:
             else read_secret_file(Path(backup.password_file), "backup.password_file")
         )
     except NetravenKeysError as problem:
-        return [Finding(problem.message, problem.remedy, BadConfiguration)]
+        return [Finding(problem.message, problem.remedy, BadConfiguration, problem.command)]
+    new_password = f"export {BACKUP_PASSWORD}=$(head -c 32 /dev/urandom | base64)   # and keep a copy of it elsewhere"
     if password is None:
         return [
             Finding(
                 "no backup password and no recipients are set, so key backups could not be made",
                 f"Set {BACKUP_PASSWORD}_FILE, `backup.password_file` or `backup.recipients`.",
                 BadConfiguration,
+                new_password,
             )
         ]
     why = weakness(password)
     if why is None:
         return []
-    return [Finding(f"the backup password {why}, which production does not allow", "Use a long random one.")]
+    message = f"the backup password {why}, which production does not allow"
+    return [Finding(message, "Use a long random one.", command=new_password)]
 
 
 def _paths(settings: Settings) -> list[Finding]:
@@ -113,6 +129,7 @@ def _paths(settings: Settings) -> list[Finding]:
                 f"the key path {keys} and the backup path {backups} are the same or one is inside the other",
                 "Keep backups in a directory, better on a volume, of their own.",
                 BadConfiguration,
+                f"export {_BACKUP_PATH}={shlex.quote(f'{keys}-backups')}",
             )
         )
     elif _device(keys) == _device(backups):
@@ -140,7 +157,10 @@ def _too_open(directory: Path, allowed: int) -> list[Finding]:
         return []
     return [
         Finding(
-            f"{directory} is open to others (mode {mode:04o})", f"chmod {allowed:o} {directory}", InsecurePermissions
+            f"{directory} is open to others (mode {mode:04o})",
+            f"chmod {allowed:o} {directory}",
+            InsecurePermissions,
+            f"chmod {allowed:o} {shlex.quote(str(directory))}",
         )
     ]
 

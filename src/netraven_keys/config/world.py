@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import socket
 import stat
 from collections.abc import Mapping
@@ -79,7 +80,9 @@ def read_secret_file(path: Path, named_by: str) -> str:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_mode & 0o022:
                 raise InsecurePermissions(
-                    f"the secret file {path} ({named_by}) may be written by group or others", remedy=f"chmod 600 {path}"
+                    f"the secret file {path} ({named_by}) may be written by group or others",
+                    remedy=f"chmod 600 {path}",
+                    command=f"chmod 600 {shlex.quote(str(path))}",
                 )
             content = file.read(MAX_SECRET_FILE + 1)
     except OSError as problem:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -15,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic, sleep
 from typing import IO
 
+from netraven_keys.faults import Fault
 from netraven_keys.ports import HookResult
 
 # As much of what a program prints as goes into the report.
@@ -32,6 +35,19 @@ class Programs:
     def run(self, hook: str, ids: Mapping[str, str]) -> list[HookResult]:
         environment = {**self._environment, "NRK_HOOK": hook, **ids}
         return [self._one(hook, command, environment) for command in self._commands.get(hook, ())]
+
+    def faults(self) -> list[Fault]:
+        """By the name alone, as it would be looked for."""
+        found: list[Fault] = []
+        for hook, commands in self._commands.items():
+            for program in (command[0] for command in commands):
+                if shutil.which(program, path=self._environment.get("PATH")) is not None:
+                    continue
+                there = os.path.isfile(program)
+                what = "may not be executed" if there else "is not there"
+                mend = f"chmod +x {shlex.quote(program)}" if there else ""
+                found.append(Fault(f"the {hook} hook {program} {what}", mend))
+        return found
 
     def _one(self, hook: str, command: Sequence[str], environment: Mapping[str, str]) -> HookResult:
         started = monotonic()

@@ -105,6 +105,7 @@ def check_width(name: str, facts: TargetFacts, version: int, longest_ours: int, 
         raise ColumnTooNarrow(
             f"target {name!r}: the column holds {facts.width} characters, our ciphertext needs {needed}",
             remedy="Widen it first, for example: ALTER TABLE ... ALTER COLUMN ... TYPE text.",
+            command=facts.widening,
         )
 
 

@@ -14,7 +14,7 @@ from netraven_keys.keyring.model import Keyring, NamedKey, Rotation, State, Vers
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.rotation.policy import MAX_USES, Due, due
 from netraven_keys.scheduling.state import ScheduleState, to_json
-from netraven_keys.scheduling.wrong import schedule_findings
+from netraven_keys.scheduling.wrong import Wrong, schedule_findings
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import check_history, open_owned, read_journal, uses_of
 from netraven_keys.service.remembered import Remembered, remembered
@@ -50,7 +50,7 @@ class KeyStatus:
     listed: tuple[dict[str, str], ...]
     targets: int
     counted_targets: int
-    findings: tuple[str, ...]
+    findings: tuple[Wrong, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Status:
     keyring: Keyring
     place: str
     keys: tuple[KeyStatus, ...]
-    wrong: tuple[str, ...]
+    wrong: tuple[Wrong, ...]
     notices: tuple[str, ...]
     audit_lines: int | None
     schedule: ScheduleState
@@ -74,7 +74,7 @@ class Status:
             "audit_lines": self.audit_lines,
             "schedule": to_json(self.schedule) | {"running_now": self.running},
             "keys": [_key_json(key) for key in self.keys],
-            "wrong": list(self.wrong),
+            "wrong": [str(wrong) for wrong in self.wrong],
             "notices": list(self.notices),
         }
 
@@ -116,16 +116,18 @@ def status(inst: Installation) -> Status:
         for name in inst.policies
         if any(key.name == name for key in owned.keyring.keys)
     )
-    wrong = [*_history_findings(inst, owned.keyring)]
+    wrong: list[Wrong] = [*_history_findings(inst, owned.keyring)]
     for name in inst.policies:
         if name not in {key.name for key in keys}:
-            wrong.append(f"{name} is declared and has no key yet: netraven-keys init")
+            wrong.append(Wrong(f"{name} is declared and has no key yet", "netraven-keys init"))
     for key in keys:
         wrong.extend(_findings(key))
-    wrong += [f"{n} is in the keyring and not declared under `keys:`" for n in _undeclared(inst, owned.keyring)]
+    wrong += [Wrong(f"{n} is in the keyring and not declared under `keys:`") for n in _undeclared(inst, owned.keyring)]
     ahead = max((v.created_at for k in owned.keyring.keys for v in k.versions), default=inst.clock.now())
     if ahead > inst.clock.now() + timedelta(days=1):
-        wrong.append(f"a version was made on {ahead:%Y-%m-%d}, which is yet to come: set this machine's clock right")
+        wrong.append(
+            Wrong(f"a version was made on {ahead:%Y-%m-%d}, which is yet to come: set this machine's clock right")
+        )
     running = inst.schedule.is_taken()
     wrong += [*_room_findings(inst), *schedule_findings(schedule, inst.clock.now(), running=running)]
     return Status(
@@ -154,11 +156,11 @@ def _opened(inst: Installation, schedule: ScheduleState) -> OwnedKeyring:
         ) from None
 
 
-def _room_findings(inst: Installation) -> list[str]:
+def _room_findings(inst: Installation) -> list[Wrong]:
     try:
         inst.store.check_room()
     except NetravenKeysError as problem:
-        return [f"{problem.message}: make room, or nothing can be saved"]
+        return [Wrong(f"{problem.message}: make room, or nothing can be saved")]
     return []
 
 
@@ -203,26 +205,28 @@ def _version_status(version: Version, counted_at: str | None, entries: Iterable[
     )
 
 
-def _target_findings(inst: Installation, key: NamedKey, before: dict[str, Remembered]) -> Iterator[str]:
+def _target_findings(inst: Installation, key: NamedKey, before: dict[str, Remembered]) -> Iterator[Wrong]:
     """What is known to be wrong with the values of each target, from the last counts and verifications."""
-    again = f"netraven-keys reencrypt --key {key.name}"
+    again, lists = f"netraven-keys reencrypt --key {key.name}", f"netraven-keys verify --key {key.name}"
     declared = inst.targets_of(key.name)
     for managed in declared:
         entry = before.get(managed.name, Remembered())
         if entry.failed:
-            yield f"{managed.name}: values that do not open: {entry.failed:,}, netraven-keys verify lists them"
+            yield Wrong(f"{managed.name}: values that do not open: {entry.failed:,}, listed by", lists)
         if entry.at is None:
             continue
         if entry.quarantined:
-            yield f"{managed.name}: in quarantine: {entry.quarantined:,}, which netraven-keys verify lists"
+            yield Wrong(f"{managed.name}: in quarantine: {entry.quarantined:,}, listed by", lists)
         stale = 0 if key.newest_used is None else entry.stale(key.newest_used.number)
         if stale and key.rotation is None:
-            yield f"{managed.name}: under older versions: {stale:,}: {again}"
+            yield Wrong(f"{managed.name}: under older versions: {stale:,}", again)
         strange = entry.strange(managed.rules.accept)
         if strange:
-            yield f"{managed.name}: neither ours nor of an accepted format: {strange:,}: {again} lists them"
+            yield Wrong(f"{managed.name}: neither ours nor of an accepted format: {strange:,}, listed by", again)
     for name in sorted(before.keys() - {managed.name for managed in declared}):
-        yield f"{name}: counted before and not declared any more: declare it, or netraven-keys census forgets it"
+        yield Wrong(
+            f"{name}: counted before and not declared any more: declare it, or forget it", "netraven-keys census"
+        )
 
 
 def _undeclared(inst: Installation, keyring: Keyring) -> list[str]:
@@ -236,26 +240,39 @@ def _told(question: Callable[[], int]) -> int | None:
         return None
 
 
-def _history_findings(inst: Installation, keyring: Keyring) -> list[str]:
+def _history_findings(inst: Installation, keyring: Keyring) -> list[Wrong]:
     try:
         check_history(inst, keyring)
     except NetravenKeysError as problem:
-        return [f"{problem.message}: {problem.remedy}"]
+        return [Wrong(f"{problem.message}: {problem.remedy}", problem.command)]
     return []
 
 
-def _findings(key: KeyStatus) -> list[str]:
-    found: list[str] = []
+def _findings(key: KeyStatus) -> list[Wrong]:
+    found: list[Wrong] = []
+    rotate = f"netraven-keys rotate --key {key.name}"
     if key.rotation is not None:
+        started = f"{key.rotation.started_at:%Y-%m-%d %H:%M} UTC"
         found.append(
-            f"{key.name}: the rotation to v{key.rotation.to_version} of {key.rotation.started_at:%Y-%m-%d %H:%M} UTC "
-            f"is unfinished: netraven-keys rotate --key {key.name}"
+            Wrong(f"{key.name}: the rotation to v{key.rotation.to_version} of {started} is unfinished", rotate)
         )
     if key.due.overdue:
-        found.append(f"{key.name}: {key.due.why}: netraven-keys rotate --key {key.name}")
+        found.append(Wrong(f"{key.name}: {key.due.why}", rotate))
     if key.primary is None:
-        found.append(f"{key.name}: no version is active, so nothing encrypts: netraven-keys keys resume or activate")
+        found.append(Wrong(f"{key.name}: no version is active, so nothing encrypts", _activating(key)))
     found.extend(key.findings)
     if key.uses >= MAX_USES:
-        found.append(f"{key.name}: has encrypted 2^31 times or more: netraven-keys rotate --key {key.name}")
+        found.append(Wrong(f"{key.name}: has encrypted 2^31 times or more", rotate))
     return found
+
+
+def _activating(key: KeyStatus) -> str:
+    """Of a suspended version the way back, of a staged one the way forth; where there is neither, a new one."""
+    for state, command in (
+        (State.SUSPENDED, "keys resume {name} v{n}"),
+        (State.PRE_ACTIVE, "keys activate {name} v{n}"),
+    ):
+        for version in reversed(key.versions):
+            if version.state is state:
+                return "netraven-keys " + command.format(name=key.name, n=version.number)
+    return f"netraven-keys rotate --key {key.name} --force --reason 'no version was active'"

@@ -1,6 +1,7 @@
 """The key directory of one host: the keyring document, the journal, and their locks.
 
 keyring.json    the signed document            journal.json   counts and the last census (MACed)
+schedule.json   when the next run is due       schedule.lock  for the life of a scheduled run
 keyring.lock    short, around each save        rotation.lock  for the life of a rotation
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -16,10 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netraven_keys.errors import Busy, EpochConflict, InsecurePermissions, KeyringTampered, StorageFailed
+from netraven_keys.faults import Fault
 from netraven_keys.storage import durable, locks
+from netraven_keys.storage.faults import directory_faults
 
 DOCUMENT = "keyring.json"
 JOURNAL = "journal.json"
+SCHEDULE = "schedule.json"
 _LIMIT = 16 * 1024 * 1024
 _LOCK_WAIT_SECONDS = 30.0
 # A document is replaced whole, so both copies lie there for a moment; none may be larger than _LIMIT.
@@ -98,6 +103,11 @@ class DirectoryStore:
         if volume.f_bavail * volume.f_frsize < _ROOM:
             raise StorageFailed(f"the volume of {self.path} has less than {_ROOM // 2**20} MiB left")
 
+    def faults(self) -> list[Fault]:
+        """What is wrong with the directory and its files. Changes nothing, never raises."""
+        readable = (DOCUMENT,) if self._group is not None else ()
+        return directory_faults(self.path, (DOCUMENT, JOURNAL, SCHEDULE), group=self._group, shared=readable)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """The short lock around read, change and save. Raises Busy after 30 seconds."""
@@ -141,6 +151,7 @@ class DirectoryStore:
             raise InsecurePermissions(
                 f"the key directory {self.path} is open to others (mode {stat.S_IMODE(mode):04o})",
                 remedy=f"chmod 700 {self.path}   (750 where `keyring_group` is set)",
+                command=f"chmod {'700' if self._group is None else '750'} {shlex.quote(str(self.path))}",
             )
 
 

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,7 +143,9 @@ def read_regular(path: Path, *, limit: int, group_may_read: bool) -> bytes | Non
             raise StorageFailed(f"{path} is not a regular file of one name (link, pipe, directory or device)")
         if status.st_mode & (0o027 if group_may_read else 0o077):
             raise InsecurePermissions(
-                f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})", remedy=f"chmod 600 {path}"
+                f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
+                remedy=f"chmod 600 {path}",
+                command=f"chmod 600 {shlex.quote(str(path))}",
             )
         if status.st_size > limit:
             raise StorageFailed(f"{path} is larger than the {limit} bytes that can be right")

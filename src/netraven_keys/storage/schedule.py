@@ -15,8 +15,8 @@ from pathlib import Path
 
 from netraven_keys.scheduling.state import ScheduleState, from_json, to_json
 from netraven_keys.storage import durable, locks
+from netraven_keys.storage.directory import SCHEDULE
 
-STATE = "schedule.json"
 _LIMIT = 64 * 1024
 
 
@@ -29,7 +29,7 @@ class ScheduleDirectory:
 
     def load(self) -> ScheduleState:
         """Raises StorageFailed, InsecurePermissions."""
-        content = durable.read_regular(self._path / STATE, limit=_LIMIT, group_may_read=False)
+        content = durable.read_regular(self._path / SCHEDULE, limit=_LIMIT, group_may_read=False)
         if content is None:
             return ScheduleState()
         try:
@@ -41,13 +41,13 @@ class ScheduleDirectory:
     def save(self, state: ScheduleState) -> None:
         self._make_directory()
         content = json.dumps(to_json(state), indent=1) + "\n"
-        durable.write_whole(self._path / STATE, content.encode("utf-8"))
+        durable.write_whole(self._path / SCHEDULE, content.encode("utf-8"))
 
     @contextmanager
     def turn(self, owner: str) -> Iterator[None]:
         self._make_directory()
         with locks.held(self._lock, owner, busy="another scheduled run is going on"):
-            durable.remove_leftovers(self._path, STATE)
+            durable.remove_leftovers(self._path, SCHEDULE)
             yield
 
     def is_taken(self) -> bool:

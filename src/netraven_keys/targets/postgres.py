@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import shlex
+
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import URL, Connection
 
 from netraven_keys.errors import PreflightRefused, TargetUnavailable
 from netraven_keys.targets.reflection import Declared
 
 
-def check(connection: Connection, declared: Declared) -> None:
+def psql(url: URL, statement: str) -> str:
+    """The command of somebody who may do it: as which role is theirs to say (PGUSER, PGPASSWORD)."""
+    socket = url.query.get("host")
+    host = socket if isinstance(socket, str) else url.host
+    words = ["psql"]
+    for option, value in (("-h", host), ("-p", url.port), ("-d", url.database)):
+        words += [option, str(value)] if value else []
+    return shlex.join([*words, "-c", statement])
+
+
+def widening(url: URL, declared: Declared) -> str:
+    """The command that makes the column wide enough for anything."""
+    column = '"' + declared.column.replace('"', '""') + '"'
+    return psql(url, f"ALTER TABLE {_regclass(declared)} ALTER COLUMN {column} TYPE text")
+
+
+def check(connection: Connection, declared: Declared, url: URL) -> None:
     """Raises PreflightRefused when values would be missed, or could not be written."""
     regclass = _regclass(declared)
     standby, hidden, may_read, may_write = connection.execute(
@@ -32,6 +50,7 @@ def check(connection: Connection, declared: Declared) -> None:
         raise PreflightRefused(
             f"target {declared.target!r}: this role may not read and update {declared.qualified}.{declared.column}",
             remedy=f"GRANT SELECT, UPDATE ON {regclass} TO the role in the target's `url`.",
+            command=psql(url, f'GRANT SELECT, UPDATE ON {regclass} TO "{url.username}"'),
         )
 
 

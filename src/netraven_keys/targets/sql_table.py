@@ -96,14 +96,15 @@ class SqlColumn:
             )
         with reaching(self.place), self._engine.connect() as connection:
             if self._postgres:
-                postgres.check(connection, self._declared)
+                postgres.check(connection, self._declared, self._engine.url)
                 triggers = postgres.update_triggers(connection, self._declared)
             else:
                 triggers = self._sqlite_triggers(connection)
             values = connection.execute(sa.select(sa.func.count(shape.column)).select_from(shape.table)).scalar_one()
         names = tuple(column.name for column in shape.key)
         longest = self.longest(EVERYTHING)
-        return TargetFacts(names, shape.binary, shape.width, longest, tuple(triggers), int(values))
+        widening = postgres.widening(self._engine.url, self._declared) if shape.width is not None else ""
+        return TargetFacts(names, shape.binary, shape.width, longest, tuple(triggers), int(values), widening)
 
     def _sqlite_triggers(self, connection: Connection) -> list[str]:
         found = connection.execute(

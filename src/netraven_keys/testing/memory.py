@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from netraven_keys.errors import Busy, EpochConflict
+from netraven_keys.faults import Fault
 from netraven_keys.ports import (
     EVERYTHING,
     Batch,
@@ -57,6 +58,9 @@ class NoHooks:
     def run(self, hook: str, ids: Mapping[str, str]) -> list[HookResult]:
         return []
 
+    def faults(self) -> list[Fault]:
+        return []
+
 
 class MemoryStore:
     """KeyringStore of one process."""
@@ -86,6 +90,9 @@ class MemoryStore:
 
     def check_room(self) -> None:
         """There always is."""
+
+    def faults(self) -> list[Fault]:
+        return []
 
     def load_journal(self) -> bytes | None:
         return self._journal
