@@ -7,16 +7,23 @@ DIR ?= demo
 # Two processes at most: the tests start databases of their own.
 JOBS ?= 2
 
-.PHONY: help demo test check format reference lock clean
+.PHONY: help demo test image test-containers check format reference lock clean
 
 help:            ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
 demo: .venv/ready ## a credential store rotated under a running application, and the proof (ROWS=, DIR=)
 	@$(RUN)/netraven-keys demo --rows $(ROWS) --dir $(DIR)
 
 test: .venv-dev/ready ## every test, on SQLite and PostgreSQL
 	@$(DEV)/pytest -q -n $(JOBS) --dist worksteal
+
+image:           ## the container's images, without daemon or registry (as root, Debian)
+	@bash scripts/containers-for-ci
+
+test-containers: .venv-dev/ready image ## the tests on real containers (as root, Debian)
+	@CONTAINERS_CONF=$(CURDIR)/build/containers/containers.conf NETRAVEN_KEYS_TEST_CONTAINERS=1 \
+		$(DEV)/pytest -q -n $(JOBS) tests/container
 
 check: .venv-dev/ready ## format, lint, types, import contracts, generated pages
 	$(DEV)/ruff format --check

@@ -47,13 +47,10 @@ def _cell(text: str) -> str:
 # --- settings -------------------------------------------------------------------------------------
 
 WITHOUT_EFFECT = (
-    "security.key_rotation.automatic_rotation",
     "security.key_rotation.backup.*",
-    "tasks.key_rotation.schedule.*",
     "keys.<name>.destroy",
     "keys.<name>.data_backups_kept_days",
     "keys.<name>.destroy_after_days",
-    "targets[].adopt",
     "audit.checkpoint_path",
 )
 

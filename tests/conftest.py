@@ -19,7 +19,8 @@ import pytest
 
 from tests.site import Site, psycopg_url
 
-_NOT_RUN: list[str] = []
+CONTAINERS = os.environ.get("NETRAVEN_KEYS_TEST_CONTAINERS") == "1"
+collect_ignore = [] if CONTAINERS else ["container"]
 
 
 @pytest.fixture(scope="session")
@@ -108,6 +109,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             "not run: the tests on NetRaven's own data; set NETRAVEN_LEGACY_DATA to the directory that holds gen1.db"
         )
+    if not CONTAINERS:
+        terminalreporter.write_line("not run: the tests on containers; `make test-containers`, as root on Debian")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -66,11 +66,17 @@ def _choices(field: str) -> list[str]:
 
 def schedule_with(run: Invocation, options: dict[str, Any], *, once: bool) -> int:
     """Raises BadConfiguration, UsageError; with `once` also what a rotation raises."""
-    loaded = scheduled_by(run.loaded(), options)
-    notices = wiring.checked(loaded, run.world)
-    if once:
-        return _once(run, loaded, notices)
-    return _serve(run.world, loaded, notices)
+    stop = None if once else _Stop()
+    try:
+        loaded = scheduled_by(run.loaded(), options)
+        notices = wiring.checked(loaded, run.world)
+        if stop is None:
+            return _once(run, loaded, notices)
+        return _serve(run.world, loaded, notices, stop)
+    except KeyboardInterrupt:
+        if stop is None:
+            raise
+        return 0  # before anything had begun
 
 
 def scheduled_by(loaded: Loaded, options: dict[str, Any]) -> Loaded:
@@ -110,7 +116,7 @@ def _once(run: Invocation, loaded: Loaded, notices: tuple[str, ...]) -> int:
 # --- in the foreground ----------------------------------------------------------------------------
 
 
-def _serve(world: World, loaded: Loaded, notices: tuple[str, ...]) -> int:
+def _serve(world: World, loaded: Loaded, notices: tuple[str, ...], stop: _Stop) -> int:
     settings = loaded.settings
     emit = _log(settings.log_format)
     take_over_libraries(emit)
@@ -135,7 +141,6 @@ def _serve(world: World, loaded: Loaded, notices: tuple[str, ...]) -> int:
     with opened() as inst:
         scheduler = Scheduler(opened, inst.schedule, inst.timetable, clock, inst.who, emit, beat, publish)
         started = _started(inst)
-    stop = _Stop()
     emit(started)
     for notice in notices:
         emit(events.Warned(notice))

@@ -159,8 +159,8 @@ class Scheduler:
             attempt.interrupt()
             raise
         finally:
-            self.in_a_run = False
             self._state = attempt.state
+        self.in_a_run = False
         self.publish()
 
     def _run(self, attempt: Attempt) -> None:
