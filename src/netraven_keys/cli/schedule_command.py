@@ -108,7 +108,7 @@ def _once(run: Invocation, loaded: Loaded, notices: tuple[str, ...]) -> int:
         result = follow(run_once(inst))
     finally:
         if loaded.settings.metrics_file is not None:
-            _publish(inst, loaded.settings.metrics_file, lambda event: show.note(f"warning: {event}"))
+            _publish(inst, loaded.settings.metrics_file, lambda e: show.note(f"warning: {e.path}: {e.why}"))
     reported(run, result.reports, result.not_due, result.failed_hooks)
     return result.exit_status
 
@@ -195,7 +195,7 @@ def _beat(path: str | None, emit: Emit) -> Callable[[str], None]:
     return beat
 
 
-def _publish(inst: Installation, path: str, emit: Emit) -> None:
+def _publish(inst: Installation, path: str, emit: Callable[[events.FileNotWritten], None]) -> None:
     """Monitoring that cannot be told stops nothing; it sees that the page is old."""
     try:
         durable.write_whole(Path(path), page(status(inst)), mode=0o644)

@@ -129,13 +129,17 @@ class Scheduler:
 
     def _take_turn(self) -> None:
         """One attempt, if it is still due once the turn is ours."""
+        made = False
         try:
             with self.store.turn(_owner(self.clock, self.who)):
                 attempt = Attempt(self.store, self.timetable, self.clock, self.who)
                 self._state = attempt.state
                 if attempt.is_due:
                     self._make(attempt)
+                    made = True
                 self._said = ""
+            if made:
+                self.publish()  # not before the turn is over: a run that goes on is no finding
         except Busy as problem:
             if problem.message != self._said:
                 self._said = problem.message
@@ -161,7 +165,6 @@ class Scheduler:
         finally:
             self._state = attempt.state
         self.in_a_run = False
-        self.publish()
 
     def _run(self, attempt: Attempt) -> None:
         began = self.clock.monotonic()
