@@ -1,4 +1,4 @@
-"""Writes docs/reference/*.md from the code: settings, errors, commands, exit codes.
+"""Writes docs/reference/*.md from the code: settings, errors, commands, exit codes, log events, metrics.
 
     python scripts/reference.py            writes the pages
     python scripts/reference.py --check    exits 1 and names the pages that differ
@@ -8,6 +8,7 @@ The output depends on the code alone: no terminal, no clock, no environment.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -29,6 +30,8 @@ from netraven_keys.cli.setup_commands import PROGRAM
 from netraven_keys.config.document import PREFIX
 from netraven_keys.config.settings import Settings
 from netraven_keys.errors import EXIT_STATUS_MEANINGS, NetravenKeysError
+from netraven_keys.logs.events import LogEvent
+from netraven_keys.monitoring import metrics
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "docs" / "reference"
 WIDTH = 96
@@ -275,11 +278,69 @@ def exit_codes_page() -> str:
     return HEAD + EXIT_CODES_HEAD + "\n".join(table(("code", "meaning"), rows)).rstrip() + "\n"
 
 
+# --- log events -----------------------------------------------------------------------------------
+
+LOG_EVENTS_HEAD = """\
+# Log events
+
+What `schedule` writes on stderr, one event a line: JSON where stderr is no terminal, or as `log_format` says. Each line
+begins with `at` (the time in UTC), `level` and `event` (the name), and then has the event's own fields. Times are UTC.
+The list is closed: there are no other events. No field holds a secret, a plaintext or a ciphertext; `output` holds
+what a hook of yours printed.
+
+"""
+_FIELD_TYPES = {
+    "str": "text",
+    "int": "number",
+    "int | None": "number or null",
+    "float": "number",
+    "bool": "true or false",
+    "datetime": "time",
+    "tuple[str, ...]": "list of text",
+}
+
+
+def log_events_page() -> str:
+    """In the order of the module, which is that of a process's life."""
+    rows = [
+        (
+            f"`{event.name}`",
+            event.level,
+            inspect.getdoc(event) or "",
+            ", ".join(f"`{field.name}` ({_FIELD_TYPES[str(field.type)]})" for field in dataclasses.fields(event)),
+        )
+        for event in LogEvent.__subclasses__()
+        if event.__module__ == LogEvent.__module__
+    ]
+    return HEAD + LOG_EVENTS_HEAD + "\n".join(table(("event", "level", "meaning", "fields"), rows)).rstrip() + "\n"
+
+
+# --- metrics --------------------------------------------------------------------------------------
+
+METRICS_HEAD = """\
+# Metrics
+
+What `metrics_file` holds, in the text format of Prometheus; all are gauges. `schedule` writes it at its start and after
+each run. Times are Unix times, so that an age is `time() - metric`. A metric of which nothing is known is left out.
+
+"""
+
+
+def metrics_page() -> str:
+    rows = [
+        (f"`{metrics.PREFIX}{metric.name}`", ", ".join(f"`{label}`" for label in metric.labels), metric.help)
+        for metric in metrics.METRICS
+    ]
+    return HEAD + METRICS_HEAD + "\n".join(table(("metric", "labels", "meaning"), rows)).rstrip() + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "errors.md": errors_page,
     "commands.md": commands_page,
     "exit-codes.md": exit_codes_page,
+    "log-events.md": log_events_page,
+    "metrics.md": metrics_page,
 }
 
 

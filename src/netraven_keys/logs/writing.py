@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TextIO
@@ -88,12 +89,16 @@ class _Forward(logging.Handler):
         self._emit = emit
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Without its arguments and exception, which may hold rows and parameters."""
-        self._emit(LibraryMessage(record.name, str(record.msg)[:500]))
+        """The template alone: its arguments, or a message that is no text, may hold rows and parameters."""
+        text = record.msg if isinstance(record.msg, str) else f"<{type(record.msg).__name__}>"
+        self._emit(LibraryMessage(record.name, text[:500]))
 
 
 def take_over_libraries(emit: Emit) -> None:
     """From now on what libraries log comes out as an event, too; for a process that is a scheduler."""
     root = logging.getLogger()
     root.handlers[:] = [_Forward(emit)]
-    logging.captureWarnings(capture=True)
+    # A warning's text is filled in already, and its source line beside it: only the kind and place are told.
+    warnings.showwarning = lambda message, category, filename, lineno, file=None, line=None: emit(
+        LibraryMessage("py.warnings", f"{category.__name__} at {filename.rpartition('/')[2]}:{lineno}")
+    )

@@ -8,15 +8,16 @@ a process that is killed in every attempt is slowed down like one that fails in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 from netraven_keys.scheduling.timetable import Timetable
 
 T = TypeVar("T")
 
 _FORMAT: Final = "netraven-schedule-1"
+_TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 _FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(hours=1)
 
@@ -139,18 +140,7 @@ def from_json(members: Any) -> ScheduleState | None:
     try:
         if members["format"] != _FORMAT:
             return None
-        given = dict(members)
-        return ScheduleState(
-            cron=str(given["cron"]),
-            timezone=str(given["timezone"]),
-            due_at=_time(given["due_at"]),
-            attempts=max(0, int(given["attempts"])),
-            retry_at=_time(given["retry_at"]),
-            running=_part(Running, given["running"]),
-            last=_part(Run, given["last"]),
-            last_good_at=_time(given["last_good_at"]),
-            waiting=_part(Waiting, given["waiting"]),
-        )
+        return _read(ScheduleState, {name: value for name, value in members.items() if name != "format"})
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
@@ -158,19 +148,33 @@ def from_json(members: Any) -> ScheduleState | None:
 def _spelled(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _spelled(member) for name, member in value.items()}
-    return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if isinstance(value, datetime) else value
+    return value.strftime(_TIME) if isinstance(value, datetime) else value
 
 
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else _known_time(text)
+def _read(kind: type[T], members: Mapping[str, Any]) -> T:
+    """Raises KeyError, TypeError, ValueError for a member that is missing, unknown, or of another type."""
+    types = get_type_hints(kind)
+    if set(members) != set(types):
+        raise KeyError("members")
+    return kind(**{name: _member(types[name], members[name]) for name in types})
 
 
-def _part(kind: type[T], members: Mapping[str, Any] | None) -> T | None:
-    if members is None:
-        return None
-    times = {"since", "started_at", "ended_at"}
-    return kind(**{name: _known_time(value) if name in times else value for name, value in members.items()})
+def _member(declared: Any, value: Any) -> Any:
+    optional = get_args(declared)
+    if optional:
+        return None if value is None else _member(optional[0], value)
+    if declared is datetime:
+        return _moment(value)
+    if isinstance(declared, type) and is_dataclass(declared):
+        return _read(declared, value)
+    if type(value) is not declared:
+        raise TypeError("a member of another type")
+    return value
 
 
-def _known_time(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+def _moment(text: str) -> datetime:
+    """A time that a clock can have shown."""
+    moment = datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+    if not 1970 <= moment.year <= 2200:
+        raise ValueError("a year of no clock")
+    return moment

@@ -105,7 +105,7 @@ class Scheduler:
         self._ready, self._said = True, ""
         self._note_waiting(None)
         self.emit(events.SchedulerReady(keyring_id, made, self._state.next_attempt_at or self.clock.now()))
-        self.publish()
+        self._publish()
 
     def _wait_for(self, problem: NetravenKeysError) -> None:
         if problem.message == self._said:
@@ -139,7 +139,7 @@ class Scheduler:
                     made = True
                 self._said = ""
             if made:
-                self.publish()  # not before the turn is over: a run that goes on is no finding
+                self._publish()  # not before the turn is over: a run that goes on is no finding
         except Busy as problem:
             if problem.message != self._said:
                 self._said = problem.message
@@ -149,6 +149,12 @@ class Scheduler:
             self._wait_for(problem)
             self.beat("waiting")
             self.clock.sleep(_WAITS[-1])
+
+    def _publish(self) -> None:
+        try:
+            self.publish()
+        except Exception as problem:  # noqa: BLE001  # what only tells of the work must not end it
+            self.emit(unexpected(problem))
 
     def _make(self, attempt: Attempt) -> None:
         died = attempt.before.running

@@ -34,7 +34,7 @@ class ScheduleDirectory:
             return ScheduleState()
         try:
             members = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return ScheduleState()
         return from_json(members) or ScheduleState()
 
