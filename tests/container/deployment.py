@@ -89,9 +89,9 @@ class Deployment:
             *more,
         )
 
-    def service(self, *command: str, moved: bool = False, options: tuple[str, ...] = ()) -> Container:
+    def service(self, *command: str, moved: bool = False, health: bool = False) -> Container:
         """The container of the seed, by default with the command in the image."""
-        return self.bench.start("keys", *self.options(*options), MOVED if moved else IMAGE, *command)
+        return self.bench.start("keys", *self.options(), MOVED if moved else IMAGE, *command, health=health)
 
     def cli(self, *arguments: str, ok: bool = True, stdin: str = "", options: tuple[str, ...] = ()) -> Ran:
         """One command of netraven-keys in a container of its own on the same volumes."""
@@ -125,9 +125,9 @@ class Deployment:
             container.make_table()
         return container
 
-    def fill(self, rows: int, *, first: int = 1) -> None:
+    def fill(self, rows: int, *, first: int = 1, options: tuple[str, ...] = ()) -> None:
         """Rows as the application writes them: row N holds the password `secret N`."""
-        self.python(_FILL, str(first), str(first + rows))
+        self.python(_FILL, str(first), str(first + rows), options=options)
 
     def open_all(self, *, options: tuple[str, ...] = ()) -> int:
         """How many rows open to what was written. A row that does not fails the script."""

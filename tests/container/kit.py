@@ -8,7 +8,7 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,15 +47,21 @@ class Ran:
         return json.loads(self.out)
 
 
-def command(*arguments: str, ok: bool = True, timeout: float = 120, stdin: str = "", **environment: str) -> Ran:
-    """Runs a program. With `ok` its failure is the test's."""
+def command(
+    *arguments: str,
+    ok: bool = True,
+    timeout: float = 120,
+    stdin: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> Ran:
+    """Runs a program, with `environment` added to the test's own. With `ok` its failure is the test's."""
     done = subprocess.run(
         arguments,
         input=stdin,
         capture_output=True,
         text=True,
         timeout=timeout,
-        env={**os.environ, **environment},
+        env={**os.environ, **(environment or {})},
         check=False,
     )
     assert not ok or done.returncode == 0, (arguments, done.returncode, done.stdout[-4000:], done.stderr[-4000:])
@@ -232,11 +238,14 @@ class Bench:
         subnet = podman("network", "inspect", "--format", "{{(index .Subnets 0).Subnet}}", self.network()).out.strip()
         return str(ipaddress.ip_network(subnet)[host])
 
-    def start(self, purpose: str, *arguments: str, into: type[Container] = Container, **more: Any) -> Container:
+    def start(
+        self, purpose: str, *arguments: str, health: bool = False, into: type[Container] = Container, **more: Any
+    ) -> Container:
         """`podman run` in the background; `arguments` are its options, the image, and the command."""
+        check = () if health else ("--no-healthcheck",)
         name = f"{self.named(purpose)}-{len(self._containers)}"
         self._containers.append(name)
-        podman("run", "--detach", "--no-healthcheck", "--name", name, *arguments)
+        podman("run", "--detach", *check, "--name", name, *arguments)
         return into(name, **more)
 
     def run(self, purpose: str, *arguments: str, ok: bool = True, stdin: str = "") -> Ran:

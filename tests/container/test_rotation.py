@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.container.deployment import SEED_COMMAND, WEEK, Deployment
 from tests.container.kit import Container, until
 
 ROWS = 2_000
-MANY = 60_000
+MANY = 120_000
 RE_ENCRYPT = "re-encrypting device-credentials"
 
 
@@ -62,6 +64,9 @@ def test_a_rotation_that_was_ended_in_its_middle_is_finished_by_the_next_start(
         assert service.wait_for("scheduler.stopped")["during_a_run"] is True
     else:
         service.kill()
+    screen = deployment.cli("status").out
+    assert "the rotation to v2 of" in screen
+    assert ("ended without a word" in screen) == (how == "killed")
     under = database.versions()
     assert under.get("v1", 0) > 0, f"it was ended in the middle: {under}"
     service.start()
@@ -89,6 +94,16 @@ def test_keys_and_data_outlive_the_container(deployment: Deployment) -> None:
     assert again.wait_for("rotation.ended")["to_version"] == 2
 
 
+def test_it_can_be_stopped_while_it_is_still_starting(deployment: Deployment) -> None:
+    """The first process of a container is deaf to signals that it has no handler for."""
+    for _ in range(3):
+        service = deployment.service()
+        time.sleep(0.1)
+        status, seconds = service.stop()
+        assert status == 0
+        assert seconds < 2
+
+
 def test_a_restart_makes_no_run_due(deployment: Deployment) -> None:
     deployment.postgres()
     service = running(deployment)
@@ -98,6 +113,18 @@ def test_a_restart_makes_no_run_due(deployment: Deployment) -> None:
         service.wait_for("scheduler.ready", count=restart)
     deployment.move(WEEK)
     service.wait_for("run.ended", count=2)
+    assert len(service.events("run.started")) == 2
+
+
+def test_runs_that_were_missed_are_made_up_for_by_one(deployment: Deployment) -> None:
+    deployment.postgres()
+    service = running(deployment)
+    service.stop()
+    deployment.move(5 * WEEK)
+    service.start()
+    assert service.wait_for("run.ended", count=2)["outcome"] == "done"
+    deployment.move(5 * WEEK + 3600)
+    time.sleep(3)
     assert len(service.events("run.started")) == 2
 
 

@@ -37,6 +37,10 @@ def test_a_setting_that_is_not_known_is_refused(deployment: Deployment) -> None:
 def test_it_waits_for_the_database_and_then_for_its_table_and_begins_by_itself(deployment: Deployment) -> None:
     service = deployment.service()
     service.wait_for("scheduler.waiting", error="target_unavailable")
+    status = service.exec("netraven-keys", "status", ok=False)
+    assert status.status == 4
+    assert "there is no keyring" in status.err
+    assert "waits since" in status.err
     database = deployment.postgres(table=False)
     service.wait_for("scheduler.waiting", error="target_misdeclared")
     assert service.running
@@ -74,6 +78,7 @@ def test_another_installations_master_key_opens_nothing_and_changes_nothing(
     service = deployment.service()
     waiting = service.wait_for("scheduler.waiting")
     assert "no slot of this keyring opens" in waiting["why"], waiting
+    assert deployment.cli("status", ok=False).status == 6
     assert deployment.run("sha256sum", "data/keys/keyring.json").out == keyring
     deployment.secret("netraven_encryption_key", right)
     service.wait_for("run.ended", outcome="done")
