@@ -76,10 +76,15 @@ def assemble(
     notices: tuple[str, ...] = (),
     warn: Callable[[str], None] = warn,
     clock: Clock | None = None,
+    engines: dict[str, Engine] | None = None,
 ) -> Installation:
-    """The objects of checked settings."""
+    """The objects of checked settings.
+
+    `engines` are kept by whoever assembles again and again: SQLAlchemy remembers dialects for ever, so that
+    a new engine for each run would grow the process. Closing an installation closes their connections.
+    """
     settings = loaded.settings
-    engines: dict[str, Engine] = {}
+    engines = {} if engines is None else engines
     _check_distinct(settings.targets)
     for target in settings.targets:
         if target.url not in engines:
@@ -133,6 +138,7 @@ def _check_distinct(targets: Sequence[config.Target]) -> None:
 def _dispose(engines: Iterable[Engine]) -> None:
     for engine in engines:
         engine.dispose()
+        engine.clear_compiled_cache()  # by tables that go with the installation
 
 
 def _policy(settings: config.Settings, name: str) -> KeyPolicy:

@@ -12,8 +12,8 @@ from tests.container.kit import APPLICATION_USER, EXAMPLE, GROUP, Container
 
 WEEKS = 261
 INTERVAL = timedelta(days=90)
-# Until here the caches of the database library fill up, to a size of their own; from here on nothing may grow.
-WARM_AFTER_WEEKS = 180
+# Until here imports are done and caches are filled; from here on nothing may grow.
+WARM_AFTER_WEEKS = 60
 MEMORY_MAY_GROW_KIB = 2048
 
 

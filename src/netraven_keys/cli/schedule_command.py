@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import click
+from sqlalchemy.engine import Engine
 
 from netraven_keys import __version__, wiring
 from netraven_keys.cli import show
@@ -120,13 +121,24 @@ def _serve(world: World, loaded: Loaded, notices: tuple[str, ...], stop: _Stop) 
     settings = loaded.settings
     emit = _log(settings.log_format)
     take_over_libraries(emit)
-    beat = _beat(settings.heartbeat_file, emit)
-    clock, prompt = _BeatingClock(beat), cache(ask)
+    write_beat = _beat(settings.heartbeat_file, emit)
+
+    def beat(state: str) -> None:
+        stop.check()
+        write_beat(state)
+
+    clock, prompt, engines = _BeatingClock(beat), cache(ask), dict[str, Engine]()
 
     @contextmanager
     def opened() -> Iterator[Installation]:
         inst = wiring.assemble(
-            loaded, world, prompt=prompt, notices=notices, warn=lambda m: emit(events.Warned(m)), clock=clock
+            loaded,
+            world,
+            prompt=prompt,
+            notices=notices,
+            warn=lambda m: emit(events.Warned(m)),
+            clock=clock,
+            engines=engines,
         )
         try:
             yield inst
@@ -219,3 +231,8 @@ class _Stop:
         force.daemon = True
         force.start()
         raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Python drops an exception that a signal raises within a finaliser; then this one is raised instead."""
+        if self.signal:
+            raise KeyboardInterrupt
