@@ -10,6 +10,7 @@ import logging
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, TextIO
 
@@ -37,7 +38,9 @@ def writer(stream: TextIO, *, as_json: bool, colors: bool = False) -> Emit:
     )
 
     def emit(event: LogEvent) -> None:
-        getattr(logger, event.level)(event.name, **event.members())
+        # A log that nobody reads any more (a closed pipe, a full disk) ends no rotation.
+        with suppress(OSError, ValueError):
+            getattr(logger, event.level)(event.name, **event.members())
 
     return emit
 

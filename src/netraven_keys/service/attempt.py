@@ -52,7 +52,9 @@ class Attempt:
         self._save(self.state.ended_badly(self._run("failed", problem.exit_status, problem.message)))
 
     def interrupt(self) -> None:
-        """Best effort: unsaved, the run counts as one that died."""
+        """Of a run that has not ended yet. Best effort: unsaved, it counts as one that died."""
+        if self.state.running is None:
+            return
         with suppress(NetravenKeysError):
             self._save(self.state.interrupted(self._run("interrupted", 130, "ended by a signal")))
 
