@@ -25,12 +25,13 @@ test-containers: .venv-dev/ready image ## the tests on real containers (as root,
 	@CONTAINERS_CONF=$(CURDIR)/build/containers/containers.conf NETRAVEN_KEYS_TEST_CONTAINERS=1 \
 		$(DEV)/pytest -q -n $(JOBS) tests/container
 
-check: .venv-dev/ready ## format, lint, types, import contracts, generated pages
+check: .venv-dev/ready ## format, lint, types, import contracts, generated pages, Dockerfiles
 	$(DEV)/ruff format --check
 	$(DEV)/ruff check
 	$(DEV)/mypy
 	$(DEV)/lint-imports
 	$(DEV)/python scripts/reference.py --check
+	$(DEV)/hadolint --failure-threshold warning docker/key-rotation.Dockerfile examples/application/Dockerfile
 
 format: .venv-dev/ready ## format the code and mend what the linter can mend
 	$(DEV)/ruff format

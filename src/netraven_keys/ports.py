@@ -130,6 +130,10 @@ class Hooks(Protocol):
         """
         ...
 
+    def end(self) -> None:
+        """Ends the program that runs now, from another thread."""
+        ...
+
     def faults(self) -> list[Fault]:
         """Programs that could not be started. Runs none."""
         ...

@@ -77,11 +77,13 @@ def assemble(
     warn: Callable[[str], None] = warn,
     clock: Clock | None = None,
     engines: dict[str, Engine] | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Installation:
     """The objects of checked settings.
 
     `engines` are kept by whoever assembles again and again: SQLAlchemy remembers dialects for ever, so that
     a new engine for each run would grow the process. Closing an installation closes their connections.
+    `alive` is called every few seconds while a hook runs.
     """
     settings = loaded.settings
     engines = {} if engines is None else engines
@@ -114,6 +116,7 @@ def assemble(
             {"pre": settings.hooks.pre, "deploy": settings.hooks.deploy, "post": settings.hooks.post},
             timeout_seconds=settings.hooks.timeout_seconds,
             environment=world.harmless(),
+            alive=alive,
         ),
         automatic_rotation=rotation.automatic_rotation,
         timetable=settings.tasks.key_rotation.schedule.timetable(),

@@ -24,12 +24,17 @@ def test_one_more_command_finishes_a_killed_rotation_and_nothing_is_lost(site: S
     print(f"seed {seed}")  # shown when the test fails
     killed = unfinished = 0
     for number in range(KILLS):
+        began = time.monotonic()
         process = site.start(*force)
         # Evenly over the run, from just after the interpreter is up to the end.
-        time.sleep(duration * (0.15 + 0.85 * (number + chance.random()) / KILLS))
+        at = began + duration * (0.15 + 0.85 * (number + chance.random()) / KILLS)
+        while time.monotonic() < at and process.poll() is None:
+            time.sleep(0.002)
         process.kill()
         process.communicate()
         killed += process.returncode == -9
+        if process.returncode == 0:  # the run that set the measure was slower, on a busy machine
+            duration = min(duration, time.monotonic() - began)
         unfinished += site.keyring().key("credentials").rotation is not None
         outcome = site.run("rotate")
         assert outcome.status == 0, (number, outcome.text, outcome.err)
@@ -39,7 +44,6 @@ def test_one_more_command_finishes_a_killed_rotation_and_nothing_is_lost(site: S
         assert site.plaintexts() == truth, f"after kill {number}"
         (census,) = site.ok("census", "--json").json["targets"]
         assert census["versions"] == {f"v{key.versions[-1].number}": ROWS}
-    # On a busy machine the run that set the measure may have been slower than those that are killed.
-    assert killed > KILLS * 0.5
-    assert unfinished > KILLS * 0.25, "many kills are meant to fall between the first save and the last"
+    assert killed > KILLS * 0.8
+    assert unfinished > KILLS * 0.4, "many kills are meant to fall between the first save and the last"
     assert site.ok("status", "--check", "--json").json["wrong"] == []

@@ -66,18 +66,6 @@ def everything(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
 
 
-def test_bad_settings_end_it_at_once_with_78_and_nothing_is_written(sqlite_site: Site) -> None:
-    sqlite_site.settings["tasks"] = {"key_rotation": {"schedule": {"timezone": "Mars/Olympus"}}}
-    sqlite_site.write_settings()
-    before = everything(sqlite_site.directory)
-    process = sqlite_site.start("schedule")
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 78
-    assert out == b""
-    assert b"Mars/Olympus" in err
-    assert everything(sqlite_site.directory) == before
-
-
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: signal.Signals(number).name)
 def test_a_signal_ends_it_with_0_while_idle(sqlite_site: Site, number: signal.Signals) -> None:
     sqlite_site.credentials(3)
@@ -101,28 +89,6 @@ def test_a_signal_ends_it_with_0_while_it_waits_for_a_database(sqlite_site: Site
         said = running.ended()
     assert running.process.returncode == 0
     assert said[-1]["event"] == "scheduler.stopped"
-
-
-def test_a_signal_in_mid_sweep_ends_it_within_two_seconds_and_the_next_run_finishes(site: Site) -> None:
-    truth = site.credentials(ROWS)
-    old = [{"id": row, "value": value} for row, value in site.values().items()]
-    site.ok("rotate", "--force", "--reason", "test")
-    site.execute("UPDATE credentials SET password = :value WHERE id = :id", old)
-    with scheduler(site) as running:
-        running.until("rotation.stage", stage="re-encrypting")
-        time.sleep(0.3)
-        began = time.monotonic()
-        running.process.terminate()
-        running.ended()
-        assert time.monotonic() - began < 2
-    assert running.process.returncode == 0
-    left = sum(value.startswith("nrk:v1:") for value in site.values().values())
-    assert 0 < left < ROWS, "the signal is meant to fall into the sweep"
-    assert site.plaintexts() == truth
-    site.ok("schedule", "--once")
-    assert {value[:7] for value in site.values().values()} == {"nrk:v2:"}
-    assert site.plaintexts() == truth
-    assert site.ok("status", "--check", "--json").json["wrong"] == []
 
 
 def test_it_writes_events_as_json_lines_and_no_secret(site: Site) -> None:
@@ -180,3 +146,24 @@ def test_it_runs_once_without_a_schedule(sqlite_site: Site) -> None:
     done = script(sqlite_site, "--task", "key_rotation", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["complete"] is True
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--cron", "30 2 * * *", "--time", "03:00"),
+        ("--type", "daily", "--day", "friday"),
+        ("--day-of-month", "3"),
+        ("--type", "hourly", "--day-of-month", "3"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_its_kind_of_schedule_does_not_know_is_refused(
+    sqlite_site: Site, options: tuple[str, ...]
+) -> None:
+    """Ignored, it would let somebody believe that the runs are when they are not."""
+    outcome = sqlite_site.run("schedule", *options)
+    assert outcome.status == 2
+    assert "says nothing to a schedule that is" in outcome.err
+    assert "Leave it out, or add the --type that it is for: " in outcome.err
+    assert not sqlite_site.keys.exists()

@@ -108,7 +108,7 @@ def test_a_hook_inherits_no_descriptor_of_ours(sqlite_site: Site) -> None:
 def test_words_are_taken_literally(sqlite_site: Site) -> None:
     sqlite_site.credentials(1)
     planted = sqlite_site.directory / "x"
-    words = [f"$(touch {planted})", f"`touch {planted}`", f"; touch {planted}", "$HOME", "*", "a b", "é🔑"]
+    words = [f"$(touch {planted})", f"`touch {planted}`", f"; touch {planted}", "$HOME", "*", "a b", "", "é🔑"]
     path = sqlite_site.directory / "words"
     program = "import sys; open(sys.argv[1], 'w', encoding='utf-8').write(repr(sys.argv[2:]))"
     hook(sqlite_site, "pre", sys.executable, "-X", "utf8", "-c", program, str(path), *words)

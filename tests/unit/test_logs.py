@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import fields
@@ -91,7 +93,9 @@ def logging_state() -> Iterator[None]:
     """Puts back what taking over changes for the whole process."""
     root = logging.getLogger()
     handlers, level, shown = list(root.handlers), root.level, warnings.showwarning
+    unraisable = sys.unraisablehook
     yield
+    sys.unraisablehook = unraisable
     warnings.showwarning = shown
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -220,4 +224,22 @@ def test_a_warning_is_a_library_s_message_too() -> None:
         take_over_libraries(log.emit)
         warnings.warn(f"with {CANARY.decode()}", stacklevel=1)
     assert [line["logger"] for line in log.lines] == ["py.warnings"]
+    assert_hidden(log.text)
+
+
+@pytest.mark.usefixtures("logging_state")
+def test_what_fails_in_a_finaliser_is_an_event_and_a_signal_there_is_nothing() -> None:
+    class Spoiled:
+        def __init__(self, problem: BaseException) -> None:
+            self._problem = problem
+
+        def __del__(self) -> None:
+            raise self._problem
+
+    log = Log()
+    take_over_libraries(log.emit)
+    Spoiled(KeyboardInterrupt())
+    Spoiled(ValueError(CANARY))
+    gc.collect()
+    assert [(line["event"], line["error"]) for line in log.lines] == [("unexpected.error", "ValueError")]
     assert_hidden(log.text)

@@ -268,6 +268,10 @@ def test_a_damaged_member_is_nothing_or_a_usable_state(damage: dict[str, Any]) -
     check_usable(to_json(after_a_good_run()) | damage)
 
 
+def test_less_than_no_attempts_is_nothing() -> None:
+    assert from_json(to_json(after_a_good_run()) | {"attempts": -1}) is None
+
+
 def test_the_types_of_what_is_read_are_those_declared() -> None:
     members = to_json(after_a_good_run())
     members["last"] |= {"exit_status": "many"}

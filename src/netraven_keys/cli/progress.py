@@ -37,7 +37,7 @@ def follow(steps: Generator[Happening, None, T]) -> T:
                 display.stage(event)
             elif isinstance(event, HookResult):
                 tell_hook(event)
-            else:
+            elif isinstance(event, Progress):
                 display.progress(event)
     finally:
         display.close()

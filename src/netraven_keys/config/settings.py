@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from netraven_keys.config.document import Document, Path_, overlaid, read_document
 from netraven_keys.config.world import World
@@ -21,8 +21,17 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Days = Annotated[int, Field(ge=1, le=3650)]
 # Two days at least, so that a run within a day of the last one never rotates again.
 Interval = Annotated[int, Field(ge=2, le=3650)]
-Command = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 TableName = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+def _names_a_program(words: list[str]) -> list[str]:
+    """Empty arguments are somebody's meaning; an empty program is a slip."""
+    if not words[0]:
+        raise ValueError("the first word names the program and is empty")
+    return words
+
+
+Command = Annotated[list[str], Field(min_length=1), AfterValidator(_names_a_program)]
 
 
 class Group(BaseModel):

@@ -1,36 +1,46 @@
 """Runs hooks: a list of words each, no shell, a time limit, and an environment without secrets.
 
 A program gets PATH and the like, and ids; it inherits neither our variables nor our descriptors. Its
-group is ended as a whole when its time is over.
+group is ended as a whole when its time is over. What it prints goes through a pipe, of which the end is
+kept: neither a disk nor memory is filled by a program that prints without end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic, sleep
-from typing import IO
 
 from netraven_keys.faults import Fault
 from netraven_keys.ports import HookResult
 
 # As much of what a program prints as goes into the report.
 _OUTPUT_BYTES = 2000
+_PIPE_BYTES = 65_536
+_ALIVE_SECONDS = 5.0
 
 
 class Programs:
     """Hooks as programs. `commands` by hook name."""
 
     def __init__(
-        self, commands: Mapping[str, Sequence[Sequence[str]]], *, timeout_seconds: float, environment: Mapping[str, str]
+        self,
+        commands: Mapping[str, Sequence[Sequence[str]]],
+        *,
+        timeout_seconds: float,
+        environment: Mapping[str, str],
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
+        """`alive` is called every few seconds while a program runs."""
         self._commands, self._timeout, self._environment = commands, timeout_seconds, environment
+        self._alive = alive
+        self._running: subprocess.Popen[bytes] | None = None
 
     def run(self, hook: str, ids: Mapping[str, str]) -> list[HookResult]:
         environment = {**self._environment, "NRK_HOOK": hook, **ids}
@@ -49,30 +59,48 @@ class Programs:
                 found.append(Fault(f"the {hook} hook {program} {what}", mend))
         return found
 
-    def _one(self, hook: str, command: Sequence[str], environment: Mapping[str, str]) -> HookResult:
-        started = monotonic()
-        # A file and not a pipe: a grandchild that keeps it open does not keep us waiting.
-        with tempfile.TemporaryFile() as output:
-            failure = self._run(command, environment, output)
-            return HookResult(hook, command[0], failure, monotonic() - started, _end_of(output))
+    def end(self) -> None:
+        """Ends the program that runs now, if any. For another thread, before the process is ended by force."""
+        process = self._running
+        if process is not None:
+            _kill_group(process)
 
-    def _run(self, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> str:
+    def _one(self, hook: str, command: Sequence[str], environment: Mapping[str, str]) -> HookResult:
+        started, printed = monotonic(), _Printed()
         try:
-            process = subprocess.Popen(  # noqa: S603  # the operator's own settings name it, word by word
-                list(command),
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            failure = self._run(command, environment, printed)
         except (OSError, ValueError) as problem:
             said = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else "cannot be started"
-            return f"it cannot be started: {said}"
+            failure = f"it cannot be started: {said}"
+        return HookResult(hook, command[0], failure, monotonic() - started, printed.text)
+
+    def _run(self, command: Sequence[str], environment: Mapping[str, str], printed: _Printed) -> str:
+        """Raises OSError, ValueError."""
+        reading, writing = os.pipe()
         try:
-            ended = _wait(process, self._timeout)
+            os.set_blocking(reading, False)
+            try:
+                process = subprocess.Popen(  # noqa: S603  # the operator's own settings name it, word by word
+                    list(command),
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=writing,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            finally:
+                os.close(writing)
+            self._running = process
+            try:
+                ended = self._wait(process, reading, printed)
+            finally:
+                _kill_group(process)
+                self._running = None
+                process.wait()
+            # What is in the pipe, and no more: something that outlives its group may keep it open.
+            printed.take(reading, at_most=_PIPE_BYTES)
         finally:
-            _end_group(process)
+            os.close(reading)
         status = process.returncode
         if not ended:
             return f"it was ended after {self._timeout:g} s"
@@ -80,27 +108,52 @@ class Programs:
             return f"it was ended by signal {-status}"
         return "" if status == 0 else f"it ended with exit status {status}"
 
+    def _wait(self, process: subprocess.Popen[bytes], reading: int, printed: _Printed) -> bool:
+        """Whether it ended in time. It is not reaped yet, so that its id is still its own."""
+        began = said = monotonic()
+        pause, is_open = 0.005, True
+        poll = select.poll()
+        poll.register(reading, select.POLLIN)
+        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            now = monotonic()
+            if now - began >= self._timeout:
+                return False
+            if now - said >= _ALIVE_SECONDS:
+                said = now
+                self._alive()
+            if not is_open:
+                sleep(pause)
+            elif poll.poll(pause * 1000):
+                is_open = printed.take(reading, at_most=_PIPE_BYTES)
+            pause = min(0.1, pause * 2)
+        return True
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether it ended in time. It is not reaped yet, so that its id is still its own."""
-    deadline = monotonic() + seconds
-    pause = 0.005
-    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        if monotonic() >= deadline:
-            return False
-        sleep(pause)
-        pause = min(0.1, pause * 2)
-    return True
+
+class _Printed:
+    """The end of what a program prints."""
+
+    def __init__(self) -> None:
+        self._end = b""
+
+    @property
+    def text(self) -> str:
+        return self._end.decode("utf-8", "replace").strip()
+
+    def take(self, fd: int, *, at_most: int) -> bool:
+        """What is there now; whether there may be more later."""
+        while at_most > 0:
+            try:
+                read = os.read(fd, min(at_most, _PIPE_BYTES))
+            except BlockingIOError:
+                return True
+            if not read:
+                return False
+            at_most -= len(read)
+            self._end = (self._end + read)[-_OUTPUT_BYTES:]
+        return True
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """Also what the program left in the background: a hook is over when it is over."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _end_of(output: IO[bytes]) -> str:
-    size = output.seek(0, os.SEEK_END)
-    output.seek(max(0, size - _OUTPUT_BYTES))
-    return output.read().decode("utf-8", "replace").strip()

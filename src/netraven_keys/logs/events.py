@@ -1,7 +1,8 @@
 """The closed list of log events, one name for each kind. Read by the reference page.
 
 A field is a name, a number, a time, or one of our own messages; none can hold bytes, a secret, a
-plaintext or a ciphertext, because no event has a member for one.
+plaintext or a ciphertext, because no event has a member for one. The one exception is `output` of
+`hook.failed`: what the operator's own program printed, which knows none of our secrets.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ value that is not plain is named by its type instead of being shown.
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -98,10 +99,20 @@ class _Forward(logging.Handler):
 
 
 def take_over_libraries(emit: Emit) -> None:
-    """From now on what libraries log comes out as an event, too; for a process that is a scheduler."""
+    """From now on what libraries log comes out as an event, too; for a process that is a scheduler.
+
+    So does what fails in a finaliser, where Python would print a traceback. A signal that ends up there is
+    no failure.
+    """
     root = logging.getLogger()
     root.handlers[:] = [_Forward(emit)]
     # A warning's text is filled in already, and its source line beside it: only the kind and place are told.
     warnings.showwarning = lambda message, category, filename, lineno, file=None, line=None: emit(
         LibraryMessage("py.warnings", f"{category.__name__} at {filename.rpartition('/')[2]}:{lineno}")
     )
+
+    def unraisable(what: sys.UnraisableHookArgs) -> None:
+        if what.exc_value is not None and not isinstance(what.exc_value, KeyboardInterrupt):
+            emit(unexpected(what.exc_value))
+
+    sys.unraisablehook = unraisable

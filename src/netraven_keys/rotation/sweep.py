@@ -64,6 +64,13 @@ class Progress:
     written: int
 
 
+@dataclass(frozen=True)
+class AboutToWrite:
+    """Yielded in each pass that writes, before its first write."""
+
+    target: str
+
+
 def row_label(key: RowKey) -> str:
     """A primary key for people and JSON: its parts as text, joined by a slash."""
     text = "/".join(row_text(p) if isinstance(p, RowPart) else str(p) for p in key)
@@ -91,15 +98,19 @@ class Sweep:
     prefixes: Mapping[int, Stored]
     rows_per_batch: int
 
-    def one_pass(self, tally: Tally) -> Iterator[Progress]:
+    def one_pass(self, tally: Tally) -> Iterator[Progress | AboutToWrite]:
         tally.begin_pass()
         after: RowKey | None = None
+        announced = False
         while True:
             reencryptor = self.present()
             batch = self.target.scan(after, self.rows_per_batch, self.selection)
             if batch.cells:
                 self.reserve(len(batch.cells))
             changes = self._considered(batch.cells, reencryptor, tally)
+            if changes and not announced:
+                announced = True
+                yield AboutToWrite(self.target.name)
             written = self._swapped(changes, tally)
             yield Progress(self.target.name, len(batch.cells), written)
             if batch.next is None:

@@ -71,17 +71,24 @@ class ScheduleState:
     def planned_by(self, timetable: Timetable, now: datetime) -> ScheduleState:
         """The state with a due time that this timetable can have set and this clock can reach.
 
-        Nothing known is due at once. A timetable that was changed plans anew from the last run. A due
-        time beyond the next planned one was made by a clock that has gone back since.
+        Nothing known is due at once. A timetable that was changed plans anew from the last run, unless one
+        is owed: that is not put off. A due time beyond the next planned one was made by a clock that has
+        gone back since.
         """
         due_at = self.due_at
-        if due_at is None or (self.cron, self.timezone) != (timetable.cron, timetable.timezone):
+        if due_at is None:
+            due_at = now
+        elif (self.cron, self.timezone) != (timetable.cron, timetable.timezone) and not self._owes(now):
             due_at = now if self.last is None else timetable.next_after(self.last.started_at)
         due_at = min(due_at, timetable.next_after(now))
         retry_at = self.retry_at
         if retry_at is not None and retry_at > now + LONGEST_WAIT:
             retry_at = now
         return replace(self, cron=timetable.cron, timezone=timetable.timezone, due_at=due_at, retry_at=retry_at)
+
+    def _owes(self, now: datetime) -> bool:
+        """Whether a run is due, or was attempted and has not ended well yet."""
+        return self.attempts > 0 or (self.due_at is not None and self.due_at <= now)
 
     @property
     def next_attempt_at(self) -> datetime | None:
@@ -140,7 +147,8 @@ def from_json(members: Any) -> ScheduleState | None:
     try:
         if members["format"] != _FORMAT:
             return None
-        return _read(ScheduleState, {name: value for name, value in members.items() if name != "format"})
+        state = _read(ScheduleState, {name: value for name, value in members.items() if name != "format"})
+        return state if state.attempts >= 0 else None
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 

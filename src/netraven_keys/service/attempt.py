@@ -56,6 +56,9 @@ class Attempt:
         if self.state.running is None:
             return
         with suppress(NetravenKeysError):
+            # A signal may come between the save of an outcome and our knowing it.
+            if self._store.load().running is None:
+                return
             self._save(self.state.interrupted(self._run("interrupted", 130, "ended by a signal")))
 
     def _run(self, outcome: str, status: int, why: str) -> Run:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from netraven_keys.errors import NetravenKeysError
 from netraven_keys.ports import HookResult
@@ -61,12 +61,15 @@ class HookedRun:
             self.ended.extend(self._run("post", ids))
 
     def _ids_of(self, report: KeyReport) -> dict[str, str]:
-        key = open_owned(self._inst).keyring.key(report.key)
-        ids = {"NRK_KEY": key.name, "NRK_RESULT": "done"}
-        for name, number in (("", report.to_version), ("OLD_", report.from_version)):
-            if number is not None:
-                ids[f"NRK_{name}VERSION"] = str(number)
-                ids[f"NRK_{name}KEY_ID"] = f"{key.version(number).key_id:08x}"
+        """Without the key ids where the keyring cannot be read just now: the rotation is done all the same."""
+        numbers = {"": report.to_version, "OLD_": report.from_version}
+        ids = {"NRK_KEY": report.key, "NRK_RESULT": "done"}
+        ids |= {f"NRK_{name}VERSION": str(number) for name, number in numbers.items() if number is not None}
+        with suppress(NetravenKeysError):
+            key = open_owned(self._inst).keyring.key(report.key)
+            for name, number in numbers.items():
+                if number is not None:
+                    ids[f"NRK_{name}KEY_ID"] = f"{key.version(number).key_id:08x}"
         return ids
 
     def _run(self, hook: str, ids: Mapping[str, str]) -> Generator[HookResult, None, None]:

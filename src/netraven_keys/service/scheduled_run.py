@@ -13,6 +13,7 @@ from datetime import datetime
 from netraven_keys.errors import NetravenKeysError
 from netraven_keys.ports import HookResult
 from netraven_keys.rotation.report import KeyReport, exit_status_of
+from netraven_keys.rotation.sweep import AboutToWrite
 from netraven_keys.service import counting
 from netraven_keys.service.hooks import HookedRun, hooked_run
 from netraven_keys.service.installation import Installation
@@ -81,9 +82,23 @@ def _sweep(
             if change:
                 yield from hooks.pre([name])
             if look or change:
-                reports.extend((yield from reencrypt(inst, key=name, target=None, by_hand=False)))
+                reports.extend((yield from _reencrypted(inst, name, hooks)))
         except NetravenKeysError as problem:
             reports.append(KeyReport(name, None, None, error=problem))
+
+
+def _reencrypted(inst: Installation, name: str, hooks: HookedRun) -> Generator[Happening, None, list[KeyReport]]:
+    """`pre` comes before the first write also where no count could tell that there is one."""
+    steps = reencrypt(inst, key=name, target=None, by_hand=False)
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as end:
+            found: list[KeyReport] = end.value
+            return found
+        if isinstance(event, AboutToWrite):
+            yield from hooks.pre([name])
+        yield event
 
 
 def _left_over(inst: Installation, name: str) -> tuple[bool, bool]:

@@ -147,8 +147,14 @@ class Scheduler:
         except NetravenKeysError as problem:
             # The state cannot be read or written, so nothing may begin: it could not be counted.
             self._wait_for(problem)
-            self.beat("waiting")
-            self.clock.sleep(_WAITS[-1])
+            self._pause()
+        except Exception as problem:  # noqa: BLE001  # the same: a defect is said, and the next turn comes
+            self.emit(unexpected(problem))
+            self._pause()
+
+    def _pause(self) -> None:
+        self.beat("waiting")
+        self.clock.sleep(_WAITS[-1])
 
     def _publish(self) -> None:
         try:
@@ -168,9 +174,13 @@ class Scheduler:
         except KeyboardInterrupt:
             attempt.interrupt()
             raise
+        except BaseException:
+            self.in_a_run = False
+            raise
+        else:
+            self.in_a_run = False
         finally:
             self._state = attempt.state
-        self.in_a_run = False
 
     def _run(self, attempt: Attempt) -> None:
         began = self.clock.monotonic()

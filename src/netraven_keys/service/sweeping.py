@@ -18,7 +18,7 @@ from netraven_keys.ports import EVERYTHING, Selection
 from netraven_keys.rotation.prove import TargetCensus, prefix_of, take_census
 from netraven_keys.rotation.reencrypt import Reencryptor
 from netraven_keys.rotation.report import KeyReport
-from netraven_keys.rotation.sweep import Progress, Sweep, Tally, batch_size
+from netraven_keys.rotation.sweep import AboutToWrite, Progress, Sweep, Tally, batch_size
 from netraven_keys.service.installation import PUBLISHED_STALENESS_SECONDS, Installation
 from netraven_keys.service.keyring_access import UseCounter, check_history, open_owned, read_journal
 from netraven_keys.service.preflight import Checked
@@ -47,7 +47,7 @@ class Stage:
     total: int = 0
 
 
-Event = Stage | Progress
+Event = Stage | Progress | AboutToWrite
 Steps = Generator[Event, None, KeyReport]
 
 

@@ -113,8 +113,9 @@ class DirectoryStore:
         """The short lock around read, change and save. Raises Busy after 30 seconds."""
         self._make_directory()
         deadline = time.monotonic() + _LOCK_WAIT_SECONDS
-        with durable.closing_fd(locks.opened(self.path / "keyring.lock")) as fd:
-            while not locks.taken(fd):
+        path = self.path / "keyring.lock"
+        with durable.closing_fd(locks.opened(path)) as fd:
+            while not locks.taken(fd, path):
                 if time.monotonic() > deadline:
                     raise Busy("another process has been changing the keyring for 30 seconds")
                 time.sleep(0.02)

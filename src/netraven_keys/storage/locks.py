@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,15 +13,23 @@ from pathlib import Path
 from netraven_keys.errors import Busy
 from netraven_keys.storage import durable
 
+# Whoever asks whether a lock is held has it for a moment; that is no owner.
+_ASKERS_SECONDS = 0.25
+_PAUSE_SECONDS = 0.005
+
 
 @contextmanager
 def held(path: Path, owner: str, *, busy: str) -> Iterator[None]:
-    """Raises Busy at once with the text `busy` and the owner; StorageFailed when there can be no such file.
+    """Raises Busy after a quarter of a second, with the text `busy` and the owner, and StorageFailed.
 
     The descriptor is close-on-exec: a child never inherits the lock and so never keeps it alive.
     """
     with durable.closing_fd(opened(path)) as fd:
-        if not taken(fd):
+        deadline = time.monotonic() + _ASKERS_SECONDS
+        while not taken(fd, path):
+            if time.monotonic() < deadline:
+                time.sleep(_PAUSE_SECONDS)
+                continue
             holder = os.pread(fd, 500, 0).decode("utf-8", "replace").strip()
             raise Busy(f"{busy} ({holder or 'owner unknown'})")
         _say(fd, owner)
@@ -37,7 +46,10 @@ def is_held(path: Path) -> bool:
     except OSError:
         return False
     with durable.closing_fd(fd):
-        return not taken(fd)
+        try:
+            return not _flocked(fd, fcntl.LOCK_SH)
+        except OSError:
+            return False
 
 
 def opened(path: Path) -> int:
@@ -48,10 +60,17 @@ def opened(path: Path) -> int:
         raise durable.failed("open", path, problem) from problem
 
 
-def taken(fd: int) -> bool:
-    """Whether the lock is now ours."""
+def taken(fd: int, path: Path) -> bool:
+    """Whether the lock is now ours. Raises StorageFailed where the volume cannot lock."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _flocked(fd, fcntl.LOCK_EX)
+    except OSError as problem:
+        raise durable.failed("lock", path, problem) from problem
+
+
+def _flocked(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

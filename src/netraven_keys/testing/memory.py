@@ -58,6 +58,9 @@ class NoHooks:
     def run(self, hook: str, ids: Mapping[str, str]) -> list[HookResult]:
         return []
 
+    def end(self) -> None:
+        """Nothing runs."""
+
     def faults(self) -> list[Fault]:
         return []
 
