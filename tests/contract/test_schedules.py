@@ -23,10 +23,11 @@ STATE = ScheduleState(
     due_at=MOMENT,
     attempts=3,
     retry_at=MOMENT,
-    running=Running(MOMENT, "alice é🔑"),
+    running=Running(MOMENT, "alice é🔑", MOMENT),
     last=Run(MOMENT, MOMENT, "bob", "incomplete", 3, "3 values in quarantine"),
     last_good_at=MOMENT,
     waiting=Waiting(MOMENT, "carol", "no database"),
+    by_others=True,
 )
 HOLDER = """
 import sys, time

@@ -249,3 +249,25 @@ def test_a_program_with_a_session_of_its_own_does_not_hold_up_the_hook() -> None
     (result,) = Programs({"pre": [command]}, timeout_seconds=60, environment={}).run("pre", {})
     assert (result.failure, result.output) == ("", "said")
     assert result.seconds < 15
+
+
+def test_a_deploy_that_was_killed_is_made_up_for(sqlite_site: Site) -> None:
+    """The rotation is not over before it: the next attempt, and `status`, know that it is owed."""
+    site = sqlite_site
+    site.credentials(3)
+    told = site.directory / "told"
+    site.settings["hooks"] = {"deploy": [["/bin/sh", "-c", f"echo $NRK_VERSION >> {told}; exec sleep 300"]]}
+    site.write_settings()
+    process = site.start(*FORCE)
+    for _ in range(600):
+        if told.exists() and told.stat().st_size:
+            break
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert any("is unfinished" in wrong for wrong in site.run("status", "--json").json["wrong"])
+    site.settings["hooks"] = {"deploy": [["/bin/sh", "-c", f"echo again $NRK_VERSION >> {told}"]]}
+    site.write_settings()
+    site.ok("rotate")
+    assert told.read_text().splitlines() == ["2", "again 2"]
+    site.ok("status", "--check")

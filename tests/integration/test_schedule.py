@@ -17,6 +17,7 @@ from netraven_keys.config.settings import load_settings
 from netraven_keys.config.world import World
 from netraven_keys.scheduling.state import ScheduleState
 from netraven_keys.scheduling.timetable import Timetable
+from netraven_keys.service import scheduled_run
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.scheduled_run import RunResult
 from netraven_keys.service.scheduler import run_once
@@ -249,7 +250,9 @@ def test_a_rotation_by_hand_meanwhile_makes_it_busy_and_it_is_planned_again(site
     with DirectoryStore(site.keys).lease("rotate by somebody"):
         assert site.run(*ONCE).status == 5
     assert newest(site) == 1
-    assert state(site).retry_at is not None
+    attempt_at = state(site).next_attempt_at
+    assert attempt_at is not None
+    assert attempt_at <= datetime.now(UTC), "nothing of it had begun, so it is due as before"
     site.ok(*ONCE)
     assert newest(site) == 2
 
@@ -298,3 +301,108 @@ def test_a_value_bound_to_a_former_name_is_rewritten_and_pre_is_told_before(sqli
     site.ok(*ONCE)
     assert site.values("logins") != before
     assert told.exists(), "values were rewritten and `pre` was not run before"
+
+
+def test_what_is_neither_ours_nor_accepted_is_said_by_the_run(sqlite_site: Site) -> None:
+    site = sqlite_site
+    site.credentials(3)
+    site.execute("INSERT INTO credentials VALUES ('odd', 'hunter2 plain')")
+    outcome = site.run(*ONCE)
+    assert (outcome.status, state(site).last.outcome) == (3, "incomplete")  # type: ignore[union-attr]  # it has run
+    assert "plaintext" in outcome.text
+    assert site.values()["odd"] == "hunter2 plain"
+    site.execute("DELETE FROM credentials WHERE id = 'odd'")
+    site.ok(*ONCE)
+    site.ok("status", "--check")
+
+
+def test_what_verify_found_stays_known_until_it_verifies(sqlite_site: Site) -> None:
+    """A sweep does not look at values that are under the primary already."""
+    site = sqlite_site
+    site.credentials(3)
+    old = site.values()
+    site.ok("rotate", "--force", "--reason", "test")
+    (first, second, _), values = old, site.values()
+    site.execute(
+        "UPDATE credentials SET password = :v WHERE id = :i", [{"v": values[first][:-8] + "AAAAAAA=", "i": first}]
+    )
+    assert site.run("verify").status == 3
+    site.execute("UPDATE credentials SET password = :v WHERE id = :i", [{"v": old[second], "i": second}])
+    assert site.run(*ONCE).status == 0
+    assert any("do not open" in wrong for wrong in site.run("status", "--json").json["wrong"])
+    site.execute("DELETE FROM credentials WHERE id = :i", [{"i": first}])
+    site.ok("verify")
+    site.ok("status", "--check")
+
+
+def test_a_defect_is_recorded_as_one_and_not_as_a_signal(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    sqlite_site.credentials(1)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("canary-of-the-test")
+
+    monkeypatch.setattr(scheduled_run, "_left_over", fail)
+    assert sqlite_site.run(*ONCE).status == 1
+    last = state(sqlite_site).last
+    assert last is not None
+    assert (last.outcome, last.exit_status) == ("failed", 1)
+    assert "RuntimeError" in last.why
+    assert "canary" not in repr(last)
+
+
+def test_a_run_that_met_another_rotation_leaves_no_finding(sqlite_site: Site) -> None:
+    sqlite_site.credentials(1)
+    sqlite_site.ok(*ONCE)
+    before = state(sqlite_site)
+    with DirectoryStore(sqlite_site.keys).lease("another"):
+        assert sqlite_site.run(*ONCE).status == 5
+    assert state(sqlite_site) == before
+    sqlite_site.ok("status", "--check")
+
+
+def test_a_scheduler_resumes_a_run_by_hand_that_failed(sqlite_site: Site) -> None:
+    site = sqlite_site
+    aged(site, 3, days=100)
+    site.ok(*ONCE)
+    site.execute("ALTER TABLE credentials RENAME TO away")
+    assert site.run(*ONCE).status not in (0, 3)
+    attempt_at = state(site).next_attempt_at
+    assert attempt_at is not None
+    assert attempt_at <= datetime.now(UTC) + timedelta(minutes=2)
+
+
+def test_status_says_that_a_database_cannot_be_reached(sqlite_site: Site, tmp_path: Path) -> None:
+    sqlite_site.credentials(1)
+    database = Path(sqlite_site.url.removeprefix("sqlite:///"))
+    shutil.move(database, tmp_path / "away")
+    outcome = sqlite_site.run("status", "--check")
+    assert outcome.status == 3
+    assert "not known whether this keyring is the newest" in outcome.text
+
+
+def test_a_keyring_that_is_gone_is_not_called_one_that_is_not_there_yet(sqlite_site: Site) -> None:
+    sqlite_site.credentials(1)
+    shutil.move(sqlite_site.keys / "keyring.json", sqlite_site.directory / "away.json")
+    for command in (("status",), ("rotate",), ("schedule", "--once")):
+        outcome = sqlite_site.run(*command)
+        assert outcome.status == 4
+        assert "Put keyring.json back" in outcome.err
+        assert "netraven-keys init" not in outcome.err
+
+
+def test_commands_are_told_with_the_config_that_was_given(sqlite_site: Site) -> None:
+    sqlite_site.credentials(1)
+    given = f"netraven-keys --config {sqlite_site.config} "
+    assert f"run: {given}schedule --once" in sqlite_site.ok("--config", str(sqlite_site.config), "doctor").text
+    sqlite_site.settings["keys"] = {"credentials": {}, "tokens": {}, "more": {}}
+    sqlite_site.write_settings()
+    assert f"{given}init" in sqlite_site.run("--config", str(sqlite_site.config), "status").text
+
+
+def test_doctor_names_each_of_several_that_one_command_mends(sqlite_site: Site) -> None:
+    sqlite_site.credentials(1)
+    sqlite_site.settings["keys"] = {"credentials": {}, "tokens": {}, "more": {}}
+    sqlite_site.write_settings()
+    text = sqlite_site.run("doctor").text
+    assert "tokens is declared and has no key yet" in text
+    assert "more is declared and has no key yet" in text

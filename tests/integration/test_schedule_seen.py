@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from netraven_keys.masterkeys import generated
 from netraven_keys.storage.schedule import ScheduleDirectory
 from tests.integration.test_schedule import ONCE, aged, newest
 from tests.site import Site
@@ -38,8 +40,8 @@ def changed_state(site: Site, **members: Any) -> None:
 
 LONG_AGO = "2026-01-01T00:00:00.000000Z"
 FOUND = [
-    ({"running": {"since": LONG_AGO, "by": "alice"}}, "by alice ended without a word"),
-    ({"due_at": LONG_AGO}, "no scheduler has begun it"),
+    ({"running": {"since": LONG_AGO, "by": "alice", "seen_at": LONG_AGO}}, "by alice ended without a word"),
+    ({"due_at": LONG_AGO, "by_others": False}, "no scheduler has begun it"),
     ({"waiting": {"since": LONG_AGO, "by": "alice", "why": "no database"}}, "the scheduler waits since"),
     ({"attempts": 4, "last": "failed"}, "4 attempts without success"),
 ]
@@ -128,3 +130,21 @@ def test_a_metrics_page_that_cannot_be_written_stops_nothing(sqlite_site: Site) 
     outcome = sqlite_site.run(*ONCE)
     assert (outcome.status, newest(sqlite_site)) == (0, 2)
     assert "warning:" in outcome.err
+
+
+def test_the_metrics_page_says_when_the_keyring_does_not_open(sqlite_site: Site) -> None:
+    """Else it would go on telling of the good days."""
+    sqlite_site.credentials(1)
+    path = sqlite_site.directory / "m.prom"
+    sqlite_site.settings["metrics_file"] = str(path)
+    sqlite_site.write_settings()
+    sqlite_site.ok(*ONCE)
+    assert samples(path)["status_readable",] == 1
+    sqlite_site.environment["NETRAVEN_ENCRYPTION_KEY"] = generated.generate().expose().decode()
+    for _ in range(3):
+        assert sqlite_site.run(*ONCE).status == 6
+    found = samples(path)
+    assert found["status_readable",] == 0
+    assert (found["run_failures",], found["run_last_exit_status",]) == (3, 6)
+    assert ("findings",) not in found
+    assert time.time() - found["written_timestamp_seconds",] < 60

@@ -21,7 +21,7 @@ from netraven_keys.config.settings import load_settings
 from netraven_keys.config.world import World
 from netraven_keys.errors import StorageFailed
 from netraven_keys.logs.events import LogEvent
-from netraven_keys.monitoring.metrics import page
+from netraven_keys.monitoring.metrics import Seen, page
 from netraven_keys.ports import Target
 from netraven_keys.scheduling.state import ScheduleState
 from netraven_keys.scheduling.timetable import Timetable
@@ -86,7 +86,7 @@ class Life:
 
     def publish(self) -> None:
         with self.opened() as inst:
-            self.published.append(page(status(inst)))
+            self.published.append(page(Seen(inst.schedule.load(), inst.clock.now(), status(inst))))
 
     def live(self, timetable: Timetable = WEEKLY, **until: float) -> list[str]:
         """A process from its start to a signal; the names of what it said."""

@@ -219,10 +219,11 @@ DOCUMENTS = st.fixed_dictionaries(
         "due_at": st.none() | TIMES | JSON,
         "attempts": st.integers() | JSON,
         "retry_at": st.none() | TIMES | JSON,
-        "running": st.none() | of("since", "by") | JSON,
+        "running": st.none() | of("since", "by", "seen_at") | JSON,
         "last": st.none() | of(*RUN) | JSON,
         "last_good_at": st.none() | TIMES | JSON,
         "waiting": st.none() | of("since", "by", "why") | JSON,
+        "by_others": st.booleans() | JSON,
     }
 )
 
@@ -292,9 +293,80 @@ def test_what_is_written_is_what_is_read(moment: datetime, text: str) -> None:
         moment,
         3,
         moment,
-        Running(moment, text),
+        Running(moment, text, moment),
         Run(moment, moment, text, "failed", 1, text),
         moment,
         Waiting(moment, text, text),
     )
     assert restarted(state) == state
+
+
+@given(
+    moment=st.datetimes(datetime(2024, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)),
+    cron=st.sampled_from(["30 2 * * *", "45 1 * * SUN", "*/20 * * * *", "15 */2 * * *", "0 1 * * MON", "30 1 28 * *"]),
+    zone=st.sampled_from(["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Tokyo", "UTC"]),
+)
+def test_the_next_time_is_always_later(moment: datetime, cron: str, zone: str) -> None:
+    assert Timetable(cron, zone).next_after(moment) > moment
+
+
+@pytest.mark.parametrize("minute", [30, 59])
+@pytest.mark.parametrize(
+    ("zone", "hour", "begins"),
+    [
+        ("Europe/Berlin", 2, datetime(2026, 10, 24, 22, tzinfo=UTC)),
+        ("America/New_York", 1, datetime(2026, 11, 1, 3, tzinfo=UTC)),
+    ],
+)
+def test_a_time_that_comes_twice_counts_once(zone: str, hour: int, begins: datetime, minute: int) -> None:
+    """Looked at every second of the night in which the clocks go back."""
+    timetable, now, runs = Timetable(f"{minute} {hour} * * *", zone), begins, 0
+    state = ScheduleState().planned_by(timetable, now).begun(now, "a").ended_well(run(now), timetable)
+    while now < begins + timedelta(hours=8):
+        state = state.planned_by(timetable, now)
+        attempt_at = state.next_attempt_at
+        assert attempt_at is not None
+        if attempt_at <= now:
+            runs += 1
+            state = state.begun(now, "a").ended_well(run(now), timetable)
+        now += timedelta(seconds=20)
+    assert runs == 1
+
+
+def test_an_attempt_before_its_time_is_owed_like_any_other() -> None:
+    """`schedule --once` by hand, killed or failed: the scheduler goes on with it."""
+    midweek = MONDAY + timedelta(days=2)
+    begun = after_a_good_run().begun(midweek, "by hand")
+    for state in (
+        begun,
+        begun.ended_badly(run(midweek, "failed", 1)),
+        begun.interrupted(run(midweek, "interrupted", 130)),
+    ):
+        attempt_at = state.planned_by(WEEKLY, midweek).next_attempt_at
+        assert attempt_at is not None
+        assert attempt_at <= midweek + timedelta(minutes=2)
+
+
+# --- findings -------------------------------------------------------------------------------------
+
+
+def told(state: ScheduleState, now: datetime, *, running: bool = False) -> str:
+    return " / ".join(str(found) for found in schedule_findings(state.planned_by(WEEKLY, now), now, running=running))
+
+
+def test_runs_that_a_timer_begins_are_not_called_late_by_our_timetable() -> None:
+    early = MONDAY + timedelta(days=6, hours=23)
+    good = after_a_good_run().begun(early, "timer", by_others=True).ended_well(run(early), WEEKLY)
+    assert told(good, early + timedelta(days=1)) == ""
+    assert told(good, early + timedelta(days=7, hours=12)) == ""
+    assert "is due since" in told(good, early + timedelta(days=9)), "the timer does not come any more"
+    ours = after_a_good_run().begun(early, "ours").ended_well(run(early), WEEKLY)
+    assert "is due since" in told(ours, early + timedelta(days=1))
+
+
+def test_a_run_that_gets_no_further_is_said() -> None:
+    """As one whose database does not answer: it holds the turn, and nothing else tells."""
+    begun = after_a_good_run().begun(MONDAY + WEEK, "a")
+    hour = MONDAY + WEEK + timedelta(hours=1)
+    assert "has not got further since" in told(begun, hour, running=True)
+    assert told(begun.seen(hour - timedelta(minutes=2)), hour, running=True) == ""

@@ -32,7 +32,7 @@ def add_to(group: click.Group) -> None:
         if run.json:
             show.as_json({"ok": status == 0, "findings": [finding.to_json() for finding in findings]})
         else:
-            _print(findings, status)
+            _print(run, findings)
         return status
 
 
@@ -100,17 +100,21 @@ def _monitoring(loaded: Loaded) -> list[Finding]:
     return found
 
 
-def _print(findings: list[Finding], status: int) -> None:
+def _print(run: Invocation, findings: list[Finding]) -> None:
     for finding in findings:
         word = finding.severity.value
         mark = show.bad(word) if finding.severity is Severity.ERROR else show.strong(word)
         show.line(f"{mark}: {finding.subject}: {finding.message}")
         if finding.command:
-            show.line(f"  run: {finding.command}")
+            show.line(f"  run: {run.as_typed(finding.command)}")
         elif finding.remedy:
-            show.line(f"  {finding.remedy}")
-    if status == 0:
-        show.line(show.good("Nothing is wrong."))
+            show.line(f"  {run.as_typed(finding.remedy)}")
+    errors, warnings = (
+        sum(1 for finding in findings if finding.severity is severity)
+        for severity in (Severity.ERROR, Severity.WARNING)
+    )
+    more = f", {show.plural(warnings, 'warning')}" if warnings else ""
+    if errors:
+        show.line(show.bad(show.plural(errors, "error")) + more)
     else:
-        count = sum(1 for finding in findings if finding.severity is Severity.ERROR)
-        show.line(show.bad(show.plural(count, "error")))
+        show.line(f"no error{more}" if warnings else show.good("Nothing is wrong."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,6 +36,12 @@ class Invocation:
 
     def loaded(self) -> Loaded:
         return load_settings(self.settings_path, self.world)
+
+    def as_typed(self, text: str) -> str:
+        """A text with commands of ours as they have to be typed here: with the --config that was given."""
+        if self.config is None:
+            return text
+        return text.replace("netraven-keys ", f"netraven-keys --config {shlex.quote(self.config)} ")
 
     @property
     def settings_path(self) -> Path:

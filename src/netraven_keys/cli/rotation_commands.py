@@ -88,7 +88,7 @@ def add_to(group: click.Group) -> None:
         if run.json:
             show.as_json(found.to_json())
         else:
-            print_status(found)
+            print_status(found, run.as_typed)
         return 3 if check and found.wrong else 0
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,13 +23,13 @@ from netraven_keys.cli import show
 from netraven_keys.cli.invocation import Invocation, ask, verb
 from netraven_keys.cli.progress import follow
 from netraven_keys.cli.rotation_commands import reported
-from netraven_keys.config.settings import Loaded, Schedule
+from netraven_keys.config.settings import SCHEDULE_MEMBERS, Loaded, Schedule
 from netraven_keys.config.world import World
 from netraven_keys.errors import NetravenKeysError, StorageFailed, UsageError
 from netraven_keys.logs import events
 from netraven_keys.logs.writing import Emit, take_over_libraries, writer
 from netraven_keys.monitoring.heartbeat import Heartbeat
-from netraven_keys.monitoring.metrics import page
+from netraven_keys.monitoring.metrics import Seen, page
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.scheduler import Scheduler, run_once
 from netraven_keys.service.status import status
@@ -92,36 +92,31 @@ def scheduled_by(loaded: Loaded, options: dict[str, Any]) -> Loaded:
     tasks = loaded.settings.tasks
     task = tasks.key_rotation
     kind = str(options.get("type", task.schedule.type))
-    for name in sorted(options.keys() - {"type", "timezone"} - _MEMBERS[kind]):
+    for name in sorted(options.keys() - {"type", "timezone"} - SCHEDULE_MEMBERS[kind]):
         raise UsageError(
             f"--{name.replace('_', '-')} says nothing to a schedule that is {kind}",
             remedy="Leave it out, or add the --type that it is for: " + ", ".join(_types_with(name)) + ".",
         )
     try:
-        timetable = Schedule.model_validate(task.schedule.model_dump() | options)
+        kept = task.schedule.model_dump(exclude_unset=True, include=SCHEDULE_MEMBERS[kind] | {"timezone"})
+        timetable = Schedule.model_validate({**kept, "type": kind, **options})
     except ValueError as problem:
-        raise UsageError(f"this cannot be a schedule: {_said(problem)}") from None
+        raise UsageError(
+            f"this cannot be a schedule: {_said(problem)}", remedy="See `netraven-keys schedule --help`."
+        ) from None
     changed = tasks.model_copy(update={"key_rotation": task.model_copy(update={"schedule": timetable})})
     return replace(loaded, settings=loaded.settings.model_copy(update={"tasks": changed}))
 
 
-_MEMBERS = {
-    "hourly": {"time"},
-    "daily": {"time"},
-    "weekly": {"day", "time"},
-    "monthly": {"day_of_month", "time"},
-    "cron": {"cron"},
-}
-
-
 def _types_with(member: str) -> list[str]:
-    return [kind for kind, members in _MEMBERS.items() if member in members]
+    return [kind for kind, members in SCHEDULE_MEMBERS.items() if member in members]
 
 
 def _said(problem: Any) -> str:
     found = problem.errors(include_url=False, include_input=False)[0]
     name = ".".join(str(part) for part in found["loc"])
-    return f"{name}: {found['msg']}" if name else str(found["msg"]).removeprefix("Value error, ")
+    said = str(found["msg"]).removeprefix("Value error, ")
+    return f"{name}: {said}" if name else said
 
 
 def _once(run: Invocation, loaded: Loaded, notices: tuple[str, ...]) -> int:
@@ -161,7 +156,7 @@ def _serve(world: World, loaded: Loaded, notices: tuple[str, ...], stop: _Stop) 
             warn=lambda m: emit(events.Warned(m)),
             clock=clock,
             engines=engines,
-            alive=lambda: beat("running"),
+            alive=lambda: scheduler.alive(),
         )
         stop.last_act = inst.hooks.end
         try:
@@ -187,6 +182,7 @@ def _serve(world: World, loaded: Loaded, notices: tuple[str, ...], stop: _Stop) 
     try:
         scheduler.serve()
     except KeyboardInterrupt:
+        scheduler.stopped()
         emit(events.SchedulerStopped(stop.signal, scheduler.in_a_run))
         return 0
 
@@ -238,7 +234,10 @@ def _beat(path: str | None, emit: Emit) -> Callable[[str], None]:
 def _publish(inst: Installation, path: str, emit: Callable[[events.FileNotWritten], None]) -> None:
     """Monitoring that cannot be told stops nothing; it sees that the page is old."""
     try:
-        durable.write_whole(Path(path), page(status(inst)), mode=0o644)
+        schedule, found = inst.schedule.load(), None
+        with suppress(NetravenKeysError):  # said by the run; here it makes the page say that it is so
+            found = status(inst)
+        durable.write_whole(Path(path), page(Seen(schedule, inst.clock.now(), found)), mode=0o644)
     except NetravenKeysError as problem:
         emit(events.FileNotWritten(path, problem.message))
 

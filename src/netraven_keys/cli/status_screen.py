@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from netraven_keys.cli import show
@@ -12,7 +13,8 @@ from netraven_keys.service.counting import Census
 from netraven_keys.service.status import KeyStatus, Status, VersionStatus
 
 
-def print_status(status: Status) -> None:
+def print_status(status: Status, as_typed: Callable[[str], str]) -> None:
+    """`as_typed` makes of a command what has to be typed here."""
     keyring = status.keyring
     show.line(
         f"{show.strong('netraven-keys')}  keyring {keyring.keyring_id[:8]}  epoch {keyring.epoch}  {status.place}"
@@ -25,7 +27,7 @@ def print_status(status: Status) -> None:
     if status.wrong:
         show.line(show.bad(f"{show.plural(len(status.wrong), 'finding')}:"))
         for finding in status.wrong:
-            show.line(f"  ! {finding}")
+            show.line(f"  ! {as_typed(str(finding))}")
     else:
         show.line(show.good("Nothing is wrong."))
     for notice in status.notices:

@@ -7,6 +7,7 @@ Nothing else of the client imports this file, so that the client goes on working
 
 - A value is bound to the table and column its type is attached to. One type serves one column.
 - Two encryptions of one value differ, so a comparison in SQL would be silently false: it raises.
+- SQL that is assigned to a column would be stored as it is, in the clear: it raises, see sqlalchemy_assigned.
 - SQLAlchemy shows a statement's parameters in its errors, and until they are processed those are
   plaintexts. Errors from here are never wrapped by it, and a statement that fails before its
   parameters were encrypted shows none of them.
@@ -29,6 +30,7 @@ from sqlalchemy.sql.expression import Null
 from sqlalchemy.types import TypeEngine
 
 from netraven_keys.client.keyring import ApplicationKeyring, open_keyring
+from netraven_keys.client.sqlalchemy_assigned import check_defaults, watch_assignments
 from netraven_keys.errors import NetravenKeysError, UsageError
 
 _T = TypeVar("_T", str, bytes)
@@ -254,8 +256,12 @@ def _attach(type_: _EncryptedColumn[Any], column: Column[Any], table: Any) -> No
             "and a value opens only in its own column",
             remedy="Write EncryptedText(...) or EncryptedBytes(...) anew for each column.",
         )
+    check_defaults(column, ".".join(place))
     type_.table, type_.column = place
     type_._attached = True
+
+
+watch_assignments(lambda type_: (type_.table, type_.column) if isinstance(type_, _EncryptedColumn) else None)
 
 
 # --- errors that leave a statement ----------------------------------------------------------------

@@ -62,7 +62,9 @@ def parse_document(content: bytes, place: str, world: World, *, lenient: bool = 
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as problem:
         mark = getattr(problem, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
-        raise BadConfiguration(f"{place}{line}: not valid YAML", remedy="Correct the file's syntax.") from None
+        said = getattr(problem, "problem", None)
+        what = f": {said}" if isinstance(said, str) else ""
+        raise BadConfiguration(f"{place}{line}: not valid YAML{what}", remedy="Correct the file's syntax.") from None
     reader = _Reader(place, world, lenient)
     values = {} if node is None else reader.value(node, ())
     if not isinstance(values, dict):

@@ -6,11 +6,21 @@ The seed's file works as it is; what stands beside it there has a default here.
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from netraven_keys.config.document import Document, Path_, overlaid, read_document
 from netraven_keys.config.world import World
@@ -31,7 +41,19 @@ def _names_a_program(words: list[str]) -> list[str]:
     return words
 
 
-Command = Annotated[list[str], Field(min_length=1), AfterValidator(_names_a_program)]
+def _is_a_list(words: Any) -> Any:
+    if isinstance(words, str):
+        raise ValueError("each program is a list of words: [[/path/to/program, argument]]")
+    return words
+
+
+def _a_time(text: str) -> str:
+    if not re.fullmatch("([01][0-9]|2[0-3]):[0-5][0-9]", text):
+        raise ValueError("write it as 01:00, from 00:00 to 23:59")
+    return text
+
+
+Command = Annotated[list[str], BeforeValidator(_is_a_list), Field(min_length=1), AfterValidator(_names_a_program)]
 
 
 class Group(BaseModel):
@@ -63,18 +85,38 @@ class Security(Group):
     key_rotation: KeyRotation = KeyRotation()
 
 
+SCHEDULE_MEMBERS = {
+    "hourly": {"time"},
+    "daily": {"time"},
+    "weekly": {"day", "time"},
+    "monthly": {"day_of_month", "time"},
+    "cron": {"cron"},
+}
+"""What each type of schedule takes, beside `timezone`."""
+
+
 class Schedule(Group):
     type: Literal["hourly", "daily", "weekly", "monthly", "cron"] = "weekly"
     day: Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"] = "monday"
     day_of_month: int = Field(1, ge=1, le=28, description="For `monthly`.")
-    time: str = Field("01:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="HH:MM, in quotes.")
+    time: Annotated[str, AfterValidator(_a_time)] = Field("01:00", description="HH:MM, in quotes.")
     timezone: str = Field("UTC", description="A name of the IANA time zone database.")
     cron: str | None = Field(None, description="Five fields, for `cron`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cron_means_cron(cls, given: Any) -> Any:
+        """`cron` alone says enough."""
+        is_cron = isinstance(given, dict) and given.get("cron") is not None and "type" not in given
+        return {**given, "type": "cron"} if is_cron else given
 
     @model_validator(mode="after")
     def _can_be_kept(self) -> Self:
         if self.type == "cron" and self.cron is None:
             raise ValueError("`type: cron` needs `cron`, five fields in quotes")
+        for name in sorted(self.model_fields_set - SCHEDULE_MEMBERS[self.type] - {"type", "timezone"}):
+            if getattr(self, name) is not None:
+                raise ValueError(f"`{name}` says nothing to a schedule of `type: {self.type}`; leave it out")
         self.timetable()  # raises what is wrong with the expression or the time zone
         return self
 

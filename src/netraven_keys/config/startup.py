@@ -71,11 +71,17 @@ def _master_keys(settings: Settings, world: World) -> list[Finding]:
             found.append(
                 Finding(
                     f"the master key {master_key.name!r} ({source}) {why}, which production does not allow",
-                    ForbiddenSecret.default_remedy,
-                    command=_new_master_key(master_key),
+                    *_instead_of(master_key, settings),
                 )
             )
     return found
+
+
+def _instead_of(entry: EnvMasterKey | FileMasterKey, settings: Settings) -> tuple[str, type[BadConfiguration], str]:
+    """Remedy, error and command. Where there is a keyring, a new master key would open nothing of it."""
+    if (Path(settings.security.key_rotation.key_path) / "keyring.json").exists():
+        return ("Give the master key that the keyring was made with: only that one opens it.", ForbiddenSecret, "")
+    return (ForbiddenSecret.default_remedy, ForbiddenSecret, _new_master_key(entry))
 
 
 def _new_master_key(entry: EnvMasterKey | FileMasterKey) -> str:
@@ -103,6 +109,9 @@ def _backup(settings: Settings, world: World) -> list[Finding]:
     except NetravenKeysError as problem:
         return [Finding(problem.message, problem.remedy, BadConfiguration, problem.command)]
     new_password = f"export {BACKUP_PASSWORD}=$(head -c 32 /dev/urandom | base64)   # and keep a copy of it elsewhere"
+    if backup.password_file is not None:
+        path = shlex.quote(backup.password_file)
+        new_password = f"(umask 077; head -c 32 /dev/urandom | base64 > {path})   # and keep a copy of it elsewhere"
     if password is None:
         return [
             Finding(

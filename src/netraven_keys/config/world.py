@@ -87,7 +87,8 @@ def read_secret_file(path: Path, named_by: str) -> str:
             content = file.read(MAX_SECRET_FILE + 1)
     except OSError as problem:
         raise MasterKeyUnavailable(
-            f"the secret file {path} ({named_by}) cannot be read: {os.strerror(problem.errno or 0)}"
+            f"the secret file {path} ({named_by}) cannot be read: {os.strerror(problem.errno or 0)}",
+            remedy=_remedy_for(path),
         ) from None
     if len(content) > MAX_SECRET_FILE:
         raise BadConfiguration(f"the secret file {path} ({named_by}) is larger than 1 MiB")
@@ -95,6 +96,11 @@ def read_secret_file(path: Path, named_by: str) -> str:
     if text is None:  # raised here and not there: the decoder's error holds the whole secret
         raise BadConfiguration(f"the secret file {path} ({named_by}) is not UTF-8 text")
     return text[:-1] if text.endswith("\n") else text
+
+
+def _remedy_for(path: Path) -> str:
+    here = "" if path.is_absolute() else f" Relative paths are taken from the working directory, {Path.cwd()}."
+    return f"Put the file there, readable for this user ({who()}).{here}"
 
 
 def _decoded(content: bytes) -> str | None:

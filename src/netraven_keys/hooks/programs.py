@@ -24,6 +24,7 @@ from netraven_keys.ports import HookResult
 _OUTPUT_BYTES = 2000
 _PIPE_BYTES = 65_536
 _ALIVE_SECONDS = 5.0
+_DYING_SECONDS = 2.0
 
 
 class Programs:
@@ -96,11 +97,13 @@ class Programs:
             finally:
                 _kill_group(process)
                 self._running = None
-                process.wait()
+                is_gone = _reaped(process)
             # What is in the pipe, and no more: something that outlives its group may keep it open.
             printed.take(reading, at_most=_PIPE_BYTES)
         finally:
             os.close(reading)
+        if not is_gone:
+            return "it could not be ended (it runs as another user now) and goes on"
         status = process.returncode
         if not ended:
             return f"it was ended after {self._timeout:g} s"
@@ -151,6 +154,20 @@ class _Printed:
             at_most -= len(read)
             self._end = (self._end + read)[-_OUTPUT_BYTES:]
         return True
+
+
+def _reaped(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has ended. What has become another user's cannot be ended by us, and is not waited for."""
+    try:
+        process.wait(timeout=_DYING_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    if os.getpid() == 1:
+        # The first process of a container gets what a hook leaves behind as children of its own.
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+    return True
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

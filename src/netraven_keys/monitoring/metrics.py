@@ -20,13 +20,23 @@ Sample = tuple[Labels, float]
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What the page is written from. `status` is None where the keyring could not be opened: then the page
+    says so, and of the runs what it says all the same."""
+
+    schedule: ScheduleState
+    written_at: datetime
+    status: Status | None
+
+
+@dataclass(frozen=True)
 class Metric:
-    """One metric: its labels, and its samples in a status."""
+    """One metric: its labels, and its samples."""
 
     name: str
     help: str
     labels: Labels
-    samples: Callable[[Status], Iterable[Sample]]
+    samples: Callable[[Seen], Iterable[Sample]]
 
 
 def _when(moment: datetime | None) -> Iterator[Sample]:
@@ -34,9 +44,17 @@ def _when(moment: datetime | None) -> Iterator[Sample]:
         yield (), moment.timestamp()
 
 
-def _per_key(value: Callable[[KeyStatus], float | None]) -> Callable[[Status], Iterator[Sample]]:
-    def samples(status: Status) -> Iterator[Sample]:
-        for key in status.keys:
+def _of_status(value: Callable[[Status], float]) -> Callable[[Seen], Iterator[Sample]]:
+    def samples(seen: Seen) -> Iterator[Sample]:
+        if seen.status is not None:
+            yield (), float(value(seen.status))
+
+    return samples
+
+
+def _per_key(value: Callable[[KeyStatus], float | None]) -> Callable[[Seen], Iterator[Sample]]:
+    def samples(seen: Seen) -> Iterator[Sample]:
+        for key in () if seen.status is None else seen.status.keys:
             found = value(key)
             if found is not None:
                 yield (key.name,), float(found)
@@ -44,8 +62,8 @@ def _per_key(value: Callable[[KeyStatus], float | None]) -> Callable[[Status], I
     return samples
 
 
-def _schedule(value: Callable[[ScheduleState], datetime | None]) -> Callable[[Status], Iterator[Sample]]:
-    return lambda status: _when(value(status.schedule))
+def _schedule(value: Callable[[ScheduleState], datetime | None]) -> Callable[[Seen], Iterator[Sample]]:
+    return lambda seen: _when(value(seen.schedule))
 
 
 def _activated(key: KeyStatus) -> float | None:
@@ -57,24 +75,31 @@ def _counted(key: KeyStatus) -> float | None:
     return None if key.counted_at is None else datetime.fromisoformat(key.counted_at).timestamp()
 
 
-def _values(status: Status) -> Iterator[Sample]:
-    for key in status.keys:
+def _values(seen: Seen) -> Iterator[Sample]:
+    for key in () if seen.status is None else seen.status.keys:
         for version in key.versions:
             if version.values is not None:
                 yield (key.name, f"v{version.number}", version.state.value), float(version.values)
 
 
-def _last_status(status: Status) -> Iterator[Sample]:
-    if status.schedule.last is not None:
-        yield (), float(status.schedule.last.exit_status)
+def _last_status(seen: Seen) -> Iterator[Sample]:
+    if seen.schedule.last is not None:
+        yield (), float(seen.schedule.last.exit_status)
 
 
 _KEY: Labels = ("key",)
 
 METRICS: tuple[Metric, ...] = (
     Metric("build_info", "Always 1; the version that wrote the page.", ("version",), lambda _: [((__version__,), 1.0)]),
-    Metric("keyring_epoch", "Saved changes of the keyring.", (), lambda s: [((), float(s.keyring.epoch))]),
-    Metric("findings", "What `status` calls wrong; 0 is good.", (), lambda s: [((), float(len(s.wrong)))]),
+    Metric("written_timestamp_seconds", "When the page was written.", (), lambda s: _when(s.written_at)),
+    Metric(
+        "status_readable",
+        "0 where the keyring could not be opened: then only the `run` metrics are here.",
+        (),
+        lambda s: [((), float(s.status is not None))],
+    ),
+    Metric("keyring_epoch", "Saved changes of the keyring.", (), _of_status(lambda s: s.keyring.epoch)),
+    Metric("findings", "What `status` calls wrong; 0 is good.", (), _of_status(lambda s: len(s.wrong))),
     Metric("primary_version", "The version that encrypts.", _KEY, _per_key(lambda k: k.primary)),
     Metric("activated_timestamp_seconds", "When the newest version was activated.", _KEY, _per_key(_activated)),
     Metric(
@@ -107,11 +132,14 @@ METRICS: tuple[Metric, ...] = (
 PREFIX = "netraven_keys_"
 
 
-def page(status: Status) -> bytes:
+def page(seen: Seen) -> bytes:
     """The text format of Prometheus. Names, versions and numbers only."""
     registry = CollectorRegistry()
     for metric in METRICS:
+        samples = list(metric.samples(seen))
+        if not samples:
+            continue  # a gauge without labels would say 0, which is something else than not known
         gauge = Gauge(PREFIX + metric.name, metric.help, metric.labels, registry=registry)
-        for labels, value in metric.samples(status):
+        for labels, value in samples:
             (gauge.labels(*labels) if metric.labels else gauge).set(value)
     return generate_latest(registry)

@@ -24,10 +24,12 @@ LONGEST_WAIT = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Running:
-    """A run that has begun. Without a process that holds the turn, one that died."""
+    """A run that has begun. Without a process that holds the turn, one that died. `seen_at` is when it last
+    got further."""
 
     since: datetime
     by: str
+    seen_at: datetime
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Waiting:
 class ScheduleState:
     """`attempts` counts those since the last run that ended well; `retry_at` is set while there are any.
 
-    Times are UTC.
+    `by_others`: the last run was begun by something else than a scheduler of ours (`schedule --once` from a
+    timer), so `due_at` is not when the next one comes. Times are UTC.
     """
 
     cron: str = ""
@@ -67,6 +70,7 @@ class ScheduleState:
     last: Run | None = None
     last_good_at: datetime | None = None
     waiting: Waiting | None = None
+    by_others: bool = False
 
     def planned_by(self, timetable: Timetable, now: datetime) -> ScheduleState:
         """The state with a due time that this timetable can have set and this clock can reach.
@@ -103,11 +107,26 @@ class ScheduleState:
             waiting = replace(waiting, since=self.waiting.since)
         return replace(self, waiting=waiting)
 
-    def begun(self, now: datetime, by: str) -> ScheduleState:
-        """The first attempt after one that said nothing follows at once, later ones wait longer and longer."""
+    def begun(self, now: datetime, by: str, *, by_others: bool = False) -> ScheduleState:
+        """The first attempt after one that said nothing follows at once, later ones wait longer and longer.
+
+        One that was begun before its time is owed from then on, like any other.
+        """
         attempts = self.attempts + 1
         wait = timedelta(0) if attempts == 1 else _wait_after(attempts - 1)
-        return replace(self, attempts=attempts, retry_at=now + wait, running=Running(now, by), waiting=None)
+        return replace(
+            self,
+            due_at=now if self.due_at is None else min(self.due_at, now),
+            attempts=attempts,
+            retry_at=now + wait,
+            running=Running(now, by, now),
+            waiting=None,
+            by_others=by_others,
+        )
+
+    def seen(self, now: datetime) -> ScheduleState:
+        """The run that is going on got further."""
+        return self if self.running is None else replace(self, running=replace(self.running, seen_at=now))
 
     def ended_well(self, run: Run, timetable: Timetable) -> ScheduleState:
         """Planned from the beginning of the run: what came due while it was running is due once."""

@@ -8,12 +8,15 @@ once, as Debian's cron has it; an expression whose hour is `*` runs in every hou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
 # Any date at which to try an expression: what is wrong with it does not depend on the date.
+# Enough for the months of a year.
+_LOOKED_AT = 13
 _TRIAL = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -39,8 +42,16 @@ class Timetable:
 
     def next_after(self, moment: datetime) -> datetime:
         """The first planned time later than `moment`, in UTC."""
-        local = moment.astimezone(ZoneInfo(self.timezone))
-        return next(CronSim(self.cron, local)).astimezone(UTC)
+        times = CronSim(self.cron, moment.astimezone(ZoneInfo(self.timezone)))
+        # Within an hour that comes twice the first time found may be the one that has passed.
+        return next(found for found in (time.astimezone(UTC) for time in times) if found > moment)
+
+    def longest_pause(self, moment: datetime) -> timedelta:
+        """The longest time between two of the next planned times."""
+        times = [moment]
+        for _ in range(_LOOKED_AT):
+            times.append(self.next_after(times[-1]))
+        return max(later - earlier for earlier, later in pairwise(times[1:]))
 
     def __str__(self) -> str:
         return in_words(self.cron, self.timezone)

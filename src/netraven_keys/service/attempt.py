@@ -7,7 +7,8 @@ made again, which changes nothing that is done.
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from netraven_keys.errors import NetravenKeysError
 from netraven_keys.ports import Clock, ScheduleStore
@@ -15,6 +16,7 @@ from netraven_keys.scheduling.state import Run, ScheduleState
 from netraven_keys.scheduling.timetable import Timetable
 from netraven_keys.service.scheduled_run import RunResult
 
+_SEEN_EVERY = timedelta(minutes=1)
 _OUTCOMES = {0: "done", 3: "incomplete"}
 
 
@@ -36,8 +38,15 @@ class Attempt:
     def next_run(self) -> datetime:
         return self._timetable.next_after(self.started)
 
-    def begin(self) -> None:
-        self._save(self.before.begun(self.started, self._who))
+    def begin(self, *, by_others: bool = False) -> None:
+        self._save(self.before.begun(self.started, self._who, by_others=by_others))
+
+    def alive(self) -> None:
+        """It got further: remembered once a minute. Best effort; a run does not end for it."""
+        running, now = self.state.running, self._clock.now()
+        if running is not None and abs(now - running.seen_at) >= _SEEN_EVERY:
+            with suppress(NetravenKeysError):
+                self._save(self.state.seen(now))
 
     def end(self, result: RunResult) -> bool:
         """Whether it ended well; else it will be tried again."""
@@ -50,6 +59,10 @@ class Attempt:
 
     def fail(self, problem: NetravenKeysError) -> None:
         self._save(self.state.ended_badly(self._run("failed", problem.exit_status, problem.message)))
+
+    def withdraw(self) -> None:
+        """As if it had not begun."""
+        self._save(replace(self.before, running=None))
 
     def interrupt(self) -> None:
         """Of a run that has not ended yet. Best effort: unsaved, it counts as one that died."""

@@ -75,12 +75,13 @@ def examine(inst: Installation) -> list[Finding]:
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """Errors first, and of several with one message, or one mending command, only the first."""
+    """Errors first; of several with one message, or one shell command, only the first. A command of ours
+    may mend several things, and each is named."""
     by_severity = sorted(findings, key=lambda finding: list(Severity).index(finding.severity))
     kept: list[Finding] = []
     for finding in by_severity:
-        same = (f.message == finding.message or (f.command and f.command == finding.command) for f in kept)
-        if not any(same):
+        shell = "" if finding.command.startswith("netraven-keys ") else finding.command
+        if not any(f.message == finding.message or (shell and shell == f.command) for f in kept):
             kept.append(finding)
     return kept
 
@@ -91,7 +92,8 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
 def _files(inst: Installation) -> Iterator[Finding]:
     for subject, faults in (("key directory", inst.store.faults()), ("audit log", inst.audit.faults())):
         yield from _as_findings(subject, faults)
-    inst.store.check_room()
+    if inst.store.stamp() is not None:
+        inst.store.check_room()
 
 
 def _hooks(inst: Installation) -> Iterator[Finding]:
@@ -106,7 +108,7 @@ def _as_findings(subject: str, faults: Iterable[Fault]) -> Iterator[Finding]:
 def _keyring(inst: Installation) -> Iterator[Finding]:
     """What `status` calls wrong, and what it cannot say because there is no keyring, or it does not open."""
     try:
-        found: Status = status(inst)
+        found: Status = status(inst, say_unreachable=False)  # the targets say it themselves
     except (NotInitialised, MasterKeyError) as problem:
         yield of_error("keyring", problem)
         return

@@ -29,6 +29,7 @@ from netraven_keys.service.keyring_access import (
     check_history,
     create_keyring,
     open_owned,
+    refuse_over_an_audit_log,
     tell_databases,
 )
 from netraven_keys.service.preflight import check_declared_width
@@ -92,7 +93,7 @@ def _refuse_over_a_lost_keyring(inst: Installation, *, may_be_away: bool) -> Non
     """Raises KeyringMissing when something remembers a keyring; Busy when another `init` has just made it."""
     try:
         _refuse_over_ciphertext(inst, may_be_away=may_be_away)
-        _refuse_over_an_audit_log(inst)
+        refuse_over_an_audit_log(inst)
     except KeyringMissing:
         if inst.store.load() is not None:
             raise Busy("another `init` has just made the keyring") from None
@@ -113,16 +114,6 @@ def _refuse_over_ciphertext(inst: Installation, *, may_be_away: bool) -> None:
                 f"there is no keyring at {inst.store.place}, but target {managed.name!r} holds "
                 f"{found:,} values of ours: a new keyring could not open them"
             )
-
-
-def _refuse_over_an_audit_log(inst: Installation) -> None:
-    known = inst.audit.keyrings()
-    if known:
-        raise KeyringMissing(
-            f"there is no keyring at {inst.store.place}, but the audit log records changes of keyring {known[-1]}",
-            remedy="Put keyring.json back from a copy. If that installation is gone for good and held no data, "
-            "move its audit log away.",
-        )
 
 
 def _our_values(managed: ManagedTarget) -> int:

@@ -15,6 +15,7 @@ from netraven_keys.audit.log import Operation
 from netraven_keys.errors import (
     AuditUnavailable,
     ForbiddenSecret,
+    KeyringMissing,
     NetravenKeysError,
     NotInitialised,
     Refused,
@@ -38,6 +39,7 @@ def open_keyring(inst: Installation) -> OpenedKeyring:
     """Raises NotInitialised, and what open_document raises. Changes nothing."""
     document = inst.store.load()
     if document is None:
+        refuse_over_an_audit_log(inst)
         raise NotInitialised(f"there is no keyring at {inst.store.place} yet")
     opened = open_document(document, inst.master_keys())
     development = [slot.name for slot in opened.keyring.slots if slot.origin == Origin.DEVELOPMENT]
@@ -47,6 +49,17 @@ def open_keyring(inst: Installation) -> OpenedKeyring:
             remedy="Make a keyring for production with a generated master key (`netraven-keys master generate`).",
         )
     return opened
+
+
+def refuse_over_an_audit_log(inst: Installation) -> None:
+    """Raises KeyringMissing where there was a keyring once, by what the audit log records."""
+    known = inst.audit.keyrings()
+    if known:
+        raise KeyringMissing(
+            f"there is no keyring at {inst.store.place}, but the audit log records changes of keyring {known[-1]}",
+            remedy="Put keyring.json back from a copy. If that installation is gone for good and held no data, "
+            "move its audit log away.",
+        )
 
 
 def open_owned(inst: Installation) -> OwnedKeyring:
@@ -68,7 +81,9 @@ def declared_key(keyring: Keyring, name: str) -> NamedKey:
     raise NotInitialised(f"{name} is declared under `keys:` and has no version yet")
 
 
-def check_history(inst: Installation, keyring: Keyring, *, must_reach: bool = False) -> None:
+def check_history(
+    inst: Installation, keyring: Keyring, *, must_reach: bool = False, warn: Callable[[str], None] | None = None
+) -> None:
     """Raises AuditBroken and RolledBack: the keyring must not be older than what was seen before.
 
     A database that cannot be reached is passed over with a warning, because one that is away must not
@@ -82,7 +97,7 @@ def check_history(inst: Installation, keyring: Keyring, *, must_reach: bool = Fa
         except TargetUnavailable as problem:
             if must_reach:
                 raise
-            inst.warn(f"the epoch could not be compared: {problem.message}")
+            (warn or inst.warn)(f"{problem.message}, so it is not known whether this keyring is the newest")
             continue
         _check_epoch(inst, keyring, seen, rows.place)
 

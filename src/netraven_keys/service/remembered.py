@@ -35,11 +35,12 @@ class Remembered:
     failed: int = 0
     failed_at: str | None = None
 
-    @classmethod
-    def after_sweep(cls, at: str, census: TargetCensus, tally: Tally) -> Remembered:
+    def swept(self, at: str, census: TargetCensus, tally: Tally) -> Remembered:
+        """A sweep does not look at values that are under the primary: what `verify` found of them stays."""
         aside = {_OTHER if n is None else f"v{n}": count for n, count in tally.quarantined_under.items()}
         listed = tuple({"target": v.target, "row": v.row, "reason": v.reason, "detail": v.detail} for v in tally.listed)
-        return cls(at, census.to_json(tally.quarantined), aside, listed)
+        counted = census.to_json(tally.quarantined)
+        return replace(self, at=at, census=counted, set_aside=aside, listed=listed)
 
     def counted(self, at: str, census: TargetCensus) -> Remembered:
         """Counted again; what is in quarantine is known from the sweep before."""

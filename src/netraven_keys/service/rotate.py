@@ -41,7 +41,7 @@ from netraven_keys.service.keyring_access import (
     uses_of,
 )
 from netraven_keys.service.preflight import Checked, check_target
-from netraven_keys.service.sweeping import Event, Stage, Steps, SweepOfKey
+from netraven_keys.service.sweeping import Event, Stage, SweepOfKey
 
 Happening = Event | HookResult
 
@@ -101,10 +101,9 @@ def rotate_within(
         if will_change:
             yield from hooks.pre(will_change)
         for name in names:
-            report = yield from _guarded(inst, name, request, not_due)
+            report = yield from _guarded(inst, name, request, not_due, hooks)
             if report is not None:
                 reports.append(report)
-                yield from hooks.deploy(report)
     return tuple(not_due)
 
 
@@ -117,8 +116,8 @@ def _will_change(inst: Installation, owned: OwnedKeyring, name: str, request: Re
 
 
 def _guarded(
-    inst: Installation, name: str, request: Request, not_due: list[str]
-) -> Generator[Event, None, KeyReport | None]:
+    inst: Installation, name: str, request: Request, not_due: list[str], hooks: HookedRun
+) -> Generator[Happening, None, KeyReport | None]:
     """One key that fails does not stop the others; None for one that is not due."""
     started = inst.clock.monotonic()
     try:
@@ -126,7 +125,7 @@ def _guarded(
         if not why.is_due:
             not_due.append(why.why)
             return None
-        report = yield from _rotate_key(inst, name, why.why, request)
+        report = yield from _rotate_key(inst, name, why.why, request, hooks)
     except NetravenKeysError as problem:
         report = KeyReport(name, None, None, error=problem)
     report.seconds["total"] = inst.clock.monotonic() - started
@@ -211,7 +210,9 @@ def _from_version(key: NamedKey, to_version: int) -> int | None:
 # --- the steps ------------------------------------------------------------------------------------
 
 
-def _rotate_key(inst: Installation, name: str, why: str, request: Request) -> Steps:
+def _rotate_key(
+    inst: Installation, name: str, why: str, request: Request, hooks: HookedRun
+) -> Generator[Happening, None, KeyReport]:
     yield Stage(name, "preflight")
     inst.store.check_room()
     owned = open_owned(inst)
@@ -230,6 +231,8 @@ def _rotate_key(inst: Installation, name: str, why: str, request: Request) -> St
         owned = _activate(inst, name, plan.to_version, for_audit)
     tell_databases(inst, owned.keyring)
     report = yield from SweepOfKey(inst, owned, name, checked, from_version=plan.from_version, activated=True).run()
+    # Before the mark goes that there is work left: a kill within `deploy` leaves it to the next attempt.
+    yield from hooks.deploy(report)
     if report.ended:
         end_rotation(inst, name, plan.to_version)
     return report

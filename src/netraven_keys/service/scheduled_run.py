@@ -7,6 +7,7 @@ which nothing is due are counted, and swept only where the count says that somet
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -89,28 +90,32 @@ def _sweep(
 
 def _reencrypted(inst: Installation, name: str, hooks: HookedRun) -> Generator[Happening, None, list[KeyReport]]:
     """`pre` comes before the first write also where no count could tell that there is one."""
-    steps = reencrypt(inst, key=name, target=None, by_hand=False)
-    while True:
-        try:
-            event = next(steps)
-        except StopIteration as end:
-            found: list[KeyReport] = end.value
-            return found
-        if isinstance(event, AboutToWrite):
-            yield from hooks.pre([name])
-        yield event
+    with closing(reencrypt(inst, key=name, target=None, by_hand=False)) as steps:
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as end:
+                found: list[KeyReport] = end.value
+                return found
+            if isinstance(event, AboutToWrite):
+                yield from hooks.pre([name])
+            yield event
 
 
 def _left_over(inst: Installation, name: str) -> tuple[bool, bool]:
     """Whether the values of a key have to be looked at, and whether some will be rewritten.
 
-    Values in quarantine are looked at again, because somebody may have mended them since; under a former
-    name a current value may still be bound to it, which no count can tell.
+    Values in quarantine are looked at again, because somebody may have mended them since, and values that
+    are neither ours nor of an accepted format, so that the run says what they are; under a former name a
+    current value may still be bound to it, which no count can tell.
     """
     found = counting.census(inst, name, forget=False).keys[0]
     before = remembered(read_journal(inst, open_owned(inst)), name)
     entries = {managed.name: before.get(managed.name, Remembered()) for managed in inst.targets_of(name)}
-    look = any(managed.rules.former or entries[managed.name].quarantined for managed in inst.targets_of(name))
+    look = any(
+        managed.rules.former or entries[managed.name].quarantined or entries[managed.name].strange(managed.rules.accept)
+        for managed in inst.targets_of(name)
+    )
     change = any(
         entries[managed.name].stale(found.primary or 0) > 0
         or (managed.adopt and entries[managed.name].convertible(managed.rules.accept) > 0)

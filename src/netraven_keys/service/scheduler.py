@@ -8,11 +8,11 @@ file, a database that was restarted, an audit log that was put back.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from netraven_keys.errors import Busy, NetravenKeysError, NotInitialised
+from netraven_keys.errors import Busy, KeyringMissing, NetravenKeysError, NotInitialised
 from netraven_keys.logs import events
 from netraven_keys.logs.writing import Emit, unexpected
 from netraven_keys.ports import Clock, ScheduleStore
@@ -36,13 +36,19 @@ def run_once(inst: Installation) -> Generator[Happening, None, RunResult]:
     """What a scheduled run does, now; `init` first where it is needed. Raises Busy when another one is going on."""
     with inst.schedule.turn(_owner(inst.clock, inst.who)):
         attempt = Attempt(inst.schedule, inst.timetable, inst.clock, inst.who)
-        attempt.begin()
+        attempt.begin(by_others=True)
         try:
             if not is_initialised(inst):
                 initialise(inst)
-            result = yield from scheduled_run(inst, next_run=attempt.next_run)
+            result = yield from _noting(scheduled_run(inst, next_run=attempt.next_run), attempt.alive)
+        except Busy:
+            attempt.withdraw()  # another rotation is running: nothing of this run has begun
+            raise
         except NetravenKeysError as problem:
             attempt.fail(problem)
+            raise
+        except Exception as problem:
+            attempt.fail(_defect(problem))
             raise
         except BaseException:
             attempt.interrupt()
@@ -67,6 +73,7 @@ class Scheduler:
     _state: ScheduleState = field(default_factory=ScheduleState)
     _ready: bool = False
     _said: str = ""
+    _attempt: Attempt | None = None
 
     def serve(self) -> NoReturn:
         """Until the process is ended."""
@@ -79,6 +86,17 @@ class Scheduler:
                 self._take_turn()
             self.beat("failing" if self._state.attempts >= FAILING_FROM else "idle")
             self.clock.sleep(_TICK_SECONDS)
+
+    def alive(self) -> None:
+        """A run, or a hook within it, got further."""
+        self.beat("running")
+        if self._attempt is not None:
+            self._attempt.alive()
+
+    def stopped(self) -> None:
+        """The process ends as it was told to: it does not wait any more."""
+        if self._said and not self._ready:
+            self._note_waiting(None)
 
     # --- beginning --------------------------------------------------------------------------------
 
@@ -168,7 +186,7 @@ class Scheduler:
             self.emit(events.RunRecovered(died.since, died.by))
         attempt.begin()
         self.emit(events.RunStarted(attempt.before.due_at or attempt.started, attempt.state.attempts))
-        self.in_a_run = True
+        self.in_a_run, self._attempt = True, attempt
         try:
             self._run(attempt)
         except KeyboardInterrupt:
@@ -180,19 +198,19 @@ class Scheduler:
         else:
             self.in_a_run = False
         finally:
-            self._state = attempt.state
+            self._state, self._attempt = attempt.state, None
 
     def _run(self, attempt: Attempt) -> None:
         began = self.clock.monotonic()
         try:
             result = self._perform(attempt)
         except NetravenKeysError as problem:
-            self._ready = not isinstance(problem, NotInitialised)
+            self._ready = not isinstance(problem, NotInitialised | KeyringMissing)
             attempt.fail(problem)
             self._failed(attempt, problem.exit_status, f"{problem.message}. {problem.remedy}")
         except Exception as problem:  # noqa: BLE001  # the same: said as a defect, and tried again
             self.emit(unexpected(problem))
-            defect = NetravenKeysError(f"an unexpected {type(problem).__name__}; the log says where")
+            defect = _defect(problem)
             attempt.fail(defect)
             self._failed(attempt, defect.exit_status, defect.message)
         else:
@@ -204,7 +222,7 @@ class Scheduler:
     def _perform(self, attempt: Attempt) -> RunResult:
         self.beat("running")
         with self.open_installation() as inst:
-            log = RunLog(self.emit, inst.clock, lambda: self.beat("running"))
+            log = RunLog(self.emit, inst.clock, self.alive)
             return log.follow(scheduled_run(inst, next_run=attempt.next_run))
 
     def _ended(self, attempt: Attempt, seconds: float) -> None:
@@ -216,6 +234,25 @@ class Scheduler:
     def _failed(self, attempt: Attempt, status: int, why: str) -> None:
         retry_at = attempt.state.retry_at or attempt.started
         self.emit(events.RunFailed(status, why, attempt.state.attempts, retry_at))
+
+
+def _defect(problem: Exception) -> NetravenKeysError:
+    """The kind only: its message may hold anything."""
+    return NetravenKeysError(f"an unexpected {type(problem).__name__}; the log says where")
+
+
+def _noting(
+    steps: Generator[Happening, None, RunResult], alive: Callable[[], None]
+) -> Generator[Happening, None, RunResult]:
+    with closing(steps):
+        while True:
+            try:
+                happening = next(steps)
+            except StopIteration as end:
+                result: RunResult = end.value
+                return result
+            alive()
+            yield happening
 
 
 def _owner(clock: Clock, who: str) -> str:

@@ -106,8 +106,11 @@ def _key_json(key: KeyStatus) -> dict[str, Any]:
     }
 
 
-def status(inst: Installation) -> Status:
-    """Raises what opening the keyring raises; what is wrong beyond that is in the result."""
+def status(inst: Installation, *, say_unreachable: bool = True) -> Status:
+    """Raises what opening the keyring raises; what is wrong beyond that is in the result.
+
+    `say_unreachable`: also the databases that could not be asked for the epoch.
+    """
     schedule = inst.schedule.load()
     owned = _opened(inst, schedule)
     journal = read_journal(inst, owned)
@@ -116,7 +119,7 @@ def status(inst: Installation) -> Status:
         for name in inst.policies
         if any(key.name == name for key in owned.keyring.keys)
     )
-    wrong: list[Wrong] = [*_history_findings(inst, owned.keyring)]
+    wrong: list[Wrong] = [*_history_findings(inst, owned.keyring, say_unreachable)]
     for name in inst.policies:
         if name not in {key.name for key in keys}:
             wrong.append(Wrong(f"{name} is declared and has no key yet", "netraven-keys init"))
@@ -240,12 +243,14 @@ def _told(question: Callable[[], int]) -> int | None:
         return None
 
 
-def _history_findings(inst: Installation, keyring: Keyring) -> list[Wrong]:
+def _history_findings(inst: Installation, keyring: Keyring, say_unreachable: bool) -> list[Wrong]:
+    found: list[Wrong] = []
+    unreachable: list[Wrong] = []
     try:
-        check_history(inst, keyring)
+        check_history(inst, keyring, warn=lambda message: unreachable.append(Wrong(message)))
     except NetravenKeysError as problem:
-        return [Wrong(f"{problem.message}: {problem.remedy}", problem.command)]
-    return []
+        found.append(Wrong(f"{problem.message}: {problem.remedy}", problem.command))
+    return [*found, *(unreachable if say_unreachable else ())]
 
 
 def _findings(key: KeyStatus) -> list[Wrong]:

@@ -285,5 +285,9 @@ class SweepOfKey:
 
     def _keep_census(self, report: KeyReport) -> None:
         at = spell_time(self._inst.clock.now())
-        found = {census.name: Remembered.after_sweep(at, census, self._tallies[census.name]) for census in report.proof}
+        before = remembered(read_journal(self._inst, self._owned), self._key.name)
+        found = {
+            census.name: before.get(census.name, Remembered()).swept(at, census, self._tallies[census.name])
+            for census in report.proof
+        }
         remember(self._inst, self._owned, self._key.name, found)

@@ -25,7 +25,11 @@ def directory_faults(
         return [Fault(f"{path} is not a directory")]
     found = [*_wrong(path, status, 0o700 if group is None else 0o750, group)]
     if not found and not os.access(path, os.W_OK | os.X_OK):
-        found.append(Fault(f"{path} cannot be written: a read-only mount?"))
+        if status.st_uid == os.geteuid() and status.st_mode & 0o300 != 0o300:
+            mode = f"{stat.S_IMODE(status.st_mode):04o}"
+            found.append(Fault(f"{path} cannot be written (mode {mode})", f"chmod u+rwx {shlex.quote(str(path))}"))
+        else:
+            found.append(Fault(f"{path} cannot be written: a read-only mount?"))
     for name in files:
         file = path / name
         try:
@@ -41,7 +45,8 @@ def _wrong(path: Path, status: os.stat_result, mode: int, group: int | None) -> 
     here = shlex.quote(str(path))
     if status.st_uid != os.geteuid() and os.geteuid() != 0:
         yield Fault(
-            f"{path} belongs to uid {status.st_uid}, and this process is uid {os.geteuid()}",
+            f"{path} belongs to uid {status.st_uid}, and this process is uid {os.geteuid()}: run it as uid "
+            f"{status.st_uid}, or, if this user is meant to own it, change its owner",
             f"chown {os.geteuid()} {here}",
         )
     elif group is not None and (status.st_gid != group or status.st_mode & mode & 0o070 != mode & 0o070):

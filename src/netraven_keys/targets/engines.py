@@ -24,6 +24,14 @@ WRITES = {"netraven_writes": True}
 HURRIED = {"netraven_wait_ms": 1000}
 PATIENT = {"netraven_wait_ms": 5000}
 _SQLITE_WAIT_SECONDS = 15.0
+# A server that is gone without a word (its machine died, the network is cut) is given up after a minute or so;
+# the system's own two hours would be two hours of a scheduler that seems to run. libpq's parameters.
+_GONE_AFTER_A_MINUTE = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 SUPPORTED = ("sqlite", "postgresql")
 
 
@@ -64,7 +72,7 @@ def make_engine(url: str) -> Engine:
             pool_pre_ping=True,
             pool_size=1,
             max_overflow=2,
-            connect_args={"connect_timeout": 10, "application_name": "netraven-keys"},
+            connect_args={"connect_timeout": 10, "application_name": "netraven-keys", **_GONE_AFTER_A_MINUTE},
         )
     except ModuleNotFoundError:
         raise BadConfiguration(
