@@ -287,6 +287,7 @@ CASES = [
     # exit 4
     Case("before init", lambda s: _fresh(s), ("status",), "not_initialised", 4, "no keyring"),
     Case("rotate before init", lambda s: _fresh(s), ROTATE, "not_initialised", 4, "no keyring"),
+    Case("a keyring that is gone", lambda s: shutil.rmtree(s.keys), ROTATE, "keyring_missing", 4, "records changes"),
     Case(
         "a key that was declared and not made",
         setting("keys", {"credentials": {}, "tokens": {}}),
@@ -411,6 +412,7 @@ def _replace_by_file(directory: Path) -> None:
 
 def _fresh(site: Site) -> None:
     shutil.rmtree(site.keys)
+    shutil.rmtree(site.directory / "audit")
 
 
 def everything(site: Site) -> dict[str, str]:
