@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pyrage
 import sqlalchemy as sa
 import yaml
 
@@ -25,6 +26,9 @@ from netraven_keys.masterkeys import generated
 from netraven_keys.targets.engines import make_engine
 
 BACKUP_PASSWORD = "a backup password of the tests, long enough"
+# Most tests seal backups for a public key, which takes milliseconds; a passphrase takes seconds and 512 MiB.
+IDENTITY = pyrage.x25519.Identity.generate()
+RECIPIENT = str(IDENTITY.to_public())
 Parameters = Sequence[Mapping[str, Any]]
 
 
@@ -61,7 +65,7 @@ class Site:
             "security": {
                 "key_rotation": {
                     "key_path": str(directory / "keys"),
-                    "backup": {"backup_path": str(directory / "backups")},
+                    "backup": {"backup_path": str(directory / "backups"), "recipients": [RECIPIENT]},
                 }
             },
             "audit": {"path": str(directory / "audit"), "checkpoint_path": str(directory / "checkpoints")},
@@ -69,7 +73,6 @@ class Site:
         }
         self.environment = {
             "NETRAVEN_ENCRYPTION_KEY": generated.generate().expose().decode(),
-            "NETRAVEN_BACKUP_PASSWORD": BACKUP_PASSWORD,
             "CONFIG_FILE": str(directory / "key_rotation.yaml"),
         }
         self.write_settings()

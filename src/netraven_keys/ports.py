@@ -109,6 +109,65 @@ class ScheduleStore(Protocol):
         ...
 
 
+class BackupStore(Protocol):
+    """Where backups lie, each a few named parts; it cannot read them."""
+
+    @property
+    def place(self) -> str: ...
+
+    def make(self) -> None:
+        """Makes the place, with the keyring. Raises StorageFailed."""
+        ...
+
+    def names(self) -> list[str]:
+        """Of everything there that is a backup or a part of one. Raises BackupFailed, StorageFailed."""
+        ...
+
+    def read(self, name: str, kind: str, *, limit: int) -> bytes | None:
+        """The file sealed in one way (`passphrase`, `recipients`). Raises StorageFailed, InsecurePermissions."""
+        ...
+
+    def read_manifest(self, name: str, *, limit: int) -> bytes | None: ...
+    def write(self, name: str, kind: str, sealed: bytes) -> None: ...
+    def write_manifest(self, name: str, manifest: bytes) -> None: ...
+
+    def remove(self, name: str) -> None:
+        """Every part of it. Raises StorageFailed."""
+        ...
+
+    def check_room(self) -> None:
+        """Raises BackupFailed, StorageFailed."""
+        ...
+
+    def lock(self, owner: str) -> AbstractContextManager[None]:
+        """Around a write. Raises Busy, BackupFailed, StorageFailed."""
+        ...
+
+    def faults(self) -> list[Fault]:
+        """What is wrong with the place itself. Changes nothing, never raises."""
+        ...
+
+
+class Sealer(Protocol):
+    """Seals backups and opens them."""
+
+    def check(self) -> None:
+        """Raises BackupFailed, BadConfiguration where it could not seal now."""
+        ...
+
+    def seal(self, content: SecretBytes) -> dict[str, bytes]:
+        """By kind. Raises BackupFailed; BadConfiguration where there is nothing to seal with."""
+        ...
+
+    def opens(self, kind: str) -> bool:
+        """Whether it has at hand what such a file opens with."""
+        ...
+
+    def open(self, sealed: bytes) -> SecretBytes:
+        """Raises BackupDamaged, BackupLocked, BackupFailed."""
+        ...
+
+
 @dataclass(frozen=True)
 class HookResult:
     """How one program ended. `output` is the end of what it printed, `failure` empty when it went well."""

@@ -12,8 +12,8 @@ from time import monotonic, sleep
 from sqlalchemy.engine import Engine
 
 from netraven_keys.audit.log import AuditLog
+from netraven_keys.config import backups, startup
 from netraven_keys.config import settings as config
-from netraven_keys.config import startup
 from netraven_keys.config.master_keys import Prompt, master_key_from
 from netraven_keys.config.settings import Loaded, load_settings
 from netraven_keys.config.world import World, read_secret_file, who
@@ -21,10 +21,11 @@ from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
 from netraven_keys.hooks.programs import Programs
 from netraven_keys.legacy import netraven
-from netraven_keys.ports import Clock, MasterKey
+from netraven_keys.ports import Clock, MasterKey, Sealer
 from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
-from netraven_keys.service.installation import Installation, ManagedTarget
+from netraven_keys.service.installation import BackupPolicy, Installation, ManagedTarget
+from netraven_keys.storage.backups import BackupDirectory
 from netraven_keys.storage.directory import DirectoryStore
 from netraven_keys.storage.schedule import ScheduleDirectory
 from netraven_keys.targets.engines import make_engine, printable, same_place
@@ -78,12 +79,13 @@ def assemble(
     clock: Clock | None = None,
     engines: dict[str, Engine] | None = None,
     alive: Callable[[], None] = lambda: None,
+    sealer: Sealer | None = None,
 ) -> Installation:
     """The objects of checked settings.
 
     `engines` are kept by whoever assembles again and again: SQLAlchemy remembers dialects for ever, so that
     a new engine for each run would grow the process. Closing an installation closes their connections.
-    `alive` is called every few seconds while a hook runs.
+    `alive` is called every few seconds while a hook runs. `sealer` takes the place of the settings' own.
     """
     settings = loaded.settings
     engines = {} if engines is None else engines
@@ -118,14 +120,30 @@ def assemble(
             environment=world.harmless(),
             alive=alive,
         ),
+        backups=BackupDirectory(Path(rotation.backup.backup_path)),
+        sealer=sealer or backups.sealer(rotation.backup, world),
+        backup_policy=BackupPolicy(
+            gate=rotation.backup.auto_backup,
+            keep=rotation.backup.max_backups,
+            max_age_days=rotation.backup.max_age_days,
+            every_days=rotation.backup.every_days,
+        ),
         automatic_rotation=rotation.automatic_rotation,
         timetable=settings.tasks.key_rotation.schedule.timetable(),
         propagation_seconds=settings.propagation_seconds,
         prove_wait_seconds=settings.prove_wait_seconds,
-        notices=("backups are not written by this release", *notices),
+        notices=notices,
         warn=warn,
         close=lambda: _dispose(engines.values()),
     )
+
+
+def backup_opener(
+    loaded: Loaded, world: World, prompt: Prompt, *, password: str | None, identities: tuple[str, ...]
+) -> Sealer:
+    """Opens backups with what is given, else with what the settings say, else with an answer to a prompt."""
+    backup = loaded.settings.security.key_rotation.backup
+    return backups.opener(backup, world, prompt, password=password, identities=identities)
 
 
 def _check_distinct(targets: Sequence[config.Target]) -> None:

@@ -18,15 +18,16 @@ from netraven_keys.ports import Change, RowKey, Selection, Stored, Swap
 from netraven_keys.rotation.policy import MAX_USES, KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.scheduling.timetable import Timetable
+from netraven_keys.sealing.age import AgeSealer
 from netraven_keys.service import initialise, keys, reencrypt, rotate
-from netraven_keys.service.installation import Installation, ManagedTarget
+from netraven_keys.service.installation import BackupPolicy, Installation, ManagedTarget
 from netraven_keys.service.keyring_access import UseCounter, change_journal, open_owned, read_journal
 from netraven_keys.testing.clock import ManualClock
-from netraven_keys.testing.memory import MemorySchedule, MemoryStore, MemoryTarget, NoHooks
+from netraven_keys.testing.memory import MemoryBackups, MemorySchedule, MemoryStore, MemoryTarget, NoHooks
 from netraven_keys.values.place import Place
 from netraven_keys.values.reading import ValueReader
 from netraven_keys.values.writing import Writer
-from tests.site import Site, psycopg_url
+from tests.site import RECIPIENT, Site, psycopg_url
 
 PLACE = Place("netraven", "credentials", "password")
 FORCED = rotate.Request(force=True, reason="test")
@@ -55,6 +56,9 @@ class Scene:
             all_master_keys=lambda: [master_key],
             legacy_keys=dict,
             hooks=NoHooks(),
+            backups=MemoryBackups(),
+            sealer=AgeSealer(lambda: None, [RECIPIENT]),
+            backup_policy=BackupPolicy(gate=True, keep=5, max_age_days=None, every_days=7),
             automatic_rotation=True,
             timetable=Timetable("0 1 * * MON", "UTC"),
             propagation_seconds=0,
@@ -288,7 +292,7 @@ def test_one_key_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_reencrypt_of_one_target_does_not_end_the_rotation(scene: Scene) -> None:
     keys.stage(scene.inst, "credentials", "test")
     keys.activate(scene.inst, "credentials", 2, "test")
-    (report,) = drained(reencrypt.reencrypt(scene.inst, key=None, target="t"))
+    (report,) = drained(reencrypt.reencrypt(scene.inst, key=None, target="t")).reports
     assert report.complete
     assert open_owned(scene.inst).keyring.key("credentials").rotation is not None
     drained(reencrypt.reencrypt(scene.inst, key=None, target=None))

@@ -21,6 +21,7 @@ from netraven_keys.errors import CorruptSlot, KeyringTampered, NetravenKeysError
 from netraven_keys.keyring import codec, create, seal, transitions
 from netraven_keys.keyring.model import AuditHead, Keyring, Slot, SlotKind, State, Version
 from netraven_keys.keyring.opened import OpenedKeyring, OwnedKeyring, open_document
+from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.masterkeys.generated import GeneratedMasterKey
 from netraven_keys.masterkeys.passphrase import PassphraseMasterKey
 from netraven_keys.values.reading import ValueReader
@@ -118,7 +119,7 @@ def _free_id() -> int:
 
 def test_a_time_is_written_in_utc_with_microseconds() -> None:
     there = NOW.astimezone(timezone(timedelta(hours=5, minutes=45)))
-    assert codec.spell_time(there) == codec.spell_time(NOW) == "2026-11-23T01:00:00.250000Z"
+    assert spell_time(there) == spell_time(NOW) == "2026-11-23T01:00:00.250000Z"
 
 
 def _upper_case_key_id(document: bytes) -> bytes:

@@ -94,6 +94,21 @@ class EpochTableCreated(Event):
 
 
 @dataclass(frozen=True)
+class BackupWritten(Event):
+    """`backup` is its name; the result says how it was verified."""
+
+    name = "backup.written"
+    backup: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class BackupsPruned(Event):
+    name = "backup.pruned"
+    backups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TornLineDropped(Event):
     """A crash cut the last line short; what was left of it was removed."""
 

@@ -11,8 +11,8 @@ from netraven_keys.cli import show
 from netraven_keys.cli.invocation import Invocation, common_options, verb
 from netraven_keys.errors import NotInitialised, UsageError
 from netraven_keys.keyring import codec
-from netraven_keys.keyring.codec import spell_time
 from netraven_keys.keyring.model import Version
+from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.masterkeys import generated
 from netraven_keys.service import keys
 from netraven_keys.service.keyring_access import open_keyring

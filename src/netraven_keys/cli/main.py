@@ -15,6 +15,7 @@ import click
 
 from netraven_keys import __version__
 from netraven_keys.cli import (
+    backup_commands,
     demo_command,
     doctor_command,
     key_commands,
@@ -53,6 +54,7 @@ for _commands in (
     rotation_commands,
     schedule_command,
     doctor_command,
+    backup_commands,
     key_commands,
     value_commands,
     setup_commands,

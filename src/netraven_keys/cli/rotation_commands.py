@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
 from netraven_keys.cli import show
@@ -11,9 +9,8 @@ from netraven_keys.cli.invocation import Invocation, verb
 from netraven_keys.cli.progress import follow
 from netraven_keys.cli.status_screen import print_census, print_status
 from netraven_keys.errors import UsageError
-from netraven_keys.ports import HookResult
 from netraven_keys.rotation.plan import Plan
-from netraven_keys.rotation.report import KeyReport, exit_status_of, reports_json
+from netraven_keys.rotation.report import KeyReport, error_json, reports_json
 from netraven_keys.service import counting, initialise, reencrypt, rotate, status, verify
 
 _LISTED = 20
@@ -54,8 +51,9 @@ def add_to(group: click.Group) -> None:
         Continues or repeats a re-encryption and proves it; converts legacy and plaintext values that the
         target accepts.
         """
-        reports = follow(reencrypt.reencrypt(run.installation(), key=key, target=target))
-        return reported(run, reports, ())
+        result = follow(reencrypt.reencrypt(run.installation(), key=key, target=target))
+        reported(run, result)
+        return result.exit_status
 
     @verb(group, "census")
     @click.option("--key", metavar="NAME", help="Only this key.")
@@ -112,7 +110,7 @@ def _init(run: Invocation, without_targets: bool) -> int:
         show.line()
         show.line("What to do next:")
         show.line("  1. Keep a copy of the master key away from this machine: without it nothing opens.")
-        show.line("  2. Copy the key directory to a safe place after each change: this release writes no backups.")
+        show.line("  2. Keep what opens the backups away from this machine too, and copies of the backups themselves.")
         show.line("  3. netraven-keys status")
     return 0
 
@@ -144,23 +142,31 @@ def _print_plan(plan: Plan) -> None:
 
 def _rotate(run: Invocation, request: rotate.Request) -> int:
     result = follow(rotate.rotate(run.installation(), request))
-    reported(run, result.reports, result.not_due, result.failed_hooks)
+    reported(run, result)
     return result.exit_status
 
 
-def reported(
-    run: Invocation, reports: Sequence[KeyReport], not_due: Sequence[str], failed_hooks: Sequence[HookResult] = ()
-) -> int:
-    """Prints what came of each key; returns the exit status of the reports."""
+def reported(run: Invocation, result: rotate.Result) -> None:
+    """Prints what came of each key, of the hooks and of the backup afterwards."""
+    problem = result.not_backed_up
     if run.json:
-        hooks = [{"hook": h.hook, "program": h.program, "failure": h.failure} for h in failed_hooks]
-        show.as_json(reports_json(reports) | {"not_due": list(not_due), "failed_hooks": hooks})
-    else:
-        for why in not_due:
-            show.line(f"nothing to do: {why}")
-        for report in reports:
-            print_report(report)
-    return exit_status_of(reports)
+        hooks = [{"hook": h.hook, "program": h.program, "failure": h.failure} for h in result.failed_hooks]
+        show.as_json(
+            reports_json(result.reports)
+            | {
+                "not_due": list(result.not_due),
+                "failed_hooks": hooks,
+                "not_backed_up": None if problem is None else error_json(problem),
+            }
+        )
+        return
+    for why in result.not_due:
+        show.line(f"nothing to do: {why}")
+    for report in result.reports:
+        print_report(report)
+    if problem is not None:
+        show.line(f"{show.bad('not backed up:')} {problem.message}")
+        show.line(f"  {problem.remedy}")
 
 
 def print_report(report: KeyReport) -> None:

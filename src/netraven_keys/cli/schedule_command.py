@@ -127,7 +127,7 @@ def _once(run: Invocation, loaded: Loaded, notices: tuple[str, ...]) -> int:
     finally:
         if loaded.settings.metrics_file is not None:
             _publish(inst, loaded.settings.metrics_file, lambda e: show.note(f"warning: {e.path}: {e.why}"))
-    reported(run, result.reports, result.not_due, result.failed_hooks)
+    reported(run, result)
     return result.exit_status
 
 

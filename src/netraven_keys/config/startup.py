@@ -15,12 +15,12 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from netraven_keys.config.backups import BACKUP_PASSWORD, backup_password
 from netraven_keys.config.secrets import is_known_secret, weakness
 from netraven_keys.config.settings import EnvMasterKey, FileMasterKey, Loaded, Settings
 from netraven_keys.config.world import World, read_secret_file
 from netraven_keys.errors import BadConfiguration, ForbiddenSecret, InsecurePermissions, NetravenKeysError
 
-BACKUP_PASSWORD = "NETRAVEN_BACKUP_PASSWORD"  # noqa: S105  # the name of a variable
 _BACKUP_PATH = "NETRAVEN_KEYS__SECURITY__KEY_ROTATION__BACKUP__BACKUP_PATH"
 
 
@@ -101,11 +101,7 @@ def _backup(settings: Settings, world: World) -> list[Finding]:
     if backup.recipients:
         return []
     try:
-        password = (
-            world.get(BACKUP_PASSWORD)
-            if backup.password_file is None
-            else read_secret_file(Path(backup.password_file), "backup.password_file")
-        )
+        password = backup_password(backup, world)
     except NetravenKeysError as problem:
         return [Finding(problem.message, problem.remedy, BadConfiguration, problem.command)]
     new_password = f"export {BACKUP_PASSWORD}=$(head -c 32 /dev/urandom | base64)   # and keep a copy of it elsewhere"

@@ -94,12 +94,16 @@ class OwnedKeyring(OpenedKeyring):
     def _signing_seed(self) -> SecretBytes:
         return self._root.open(self.keyring.sealed_signing_seed, seal.SIGNING_SEED)
 
+    def signed(self, message: bytes) -> bytes:
+        """An Ed25519 signature with the keyring's signing key. The message names its own format."""
+        return sign(self._signing_seed, message)
+
     def document(self, changed: Keyring) -> bytes:
         """The signed document of a changed keyring of the same id. Raises KeyringTampered for a keyring
         that breaks a rule of the format."""
         if changed.keyring_id != self.keyring.keyring_id:
             raise ValueError("a keyring signs only itself")
-        document = codec.encode(changed, sign(self._signing_seed, codec.signed_bytes(changed)))
+        document = codec.encode(changed, self.signed(codec.signed_bytes(changed)))
         codec.decode(document)  # it replaces a good one, so it must be one that can be read
         return document
 

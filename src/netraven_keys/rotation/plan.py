@@ -9,7 +9,7 @@ from netraven_keys.crypto import token as tokens
 from netraven_keys.errors import ColumnTooNarrow
 from netraven_keys.ports import TargetFacts
 
-BACKUP_NOT_CONFIGURED = "not configured (this release does not write backups yet)"
+_NO_GATE = "not done (`auto_backup` is off)"
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Plan:
     resumes: bool
     why: str
     propagation_seconds: int
+    gated: bool
     targets: tuple[TargetPlan, ...]
 
     def steps(self) -> list[str]:
@@ -44,14 +45,19 @@ class Plan:
             "lease        one rotation at a time for this keyring",
             f"preflight    {len(self.targets)} target{'s' * (len(self.targets) != 1)} checked",
             f"create       {f'{name}, pre-active' if self.creates else done}",
-            f"back up      {BACKUP_NOT_CONFIGURED}",
+            f"back up      {self._gate()}",
             f"wait         {self._waiting(name)}",
             f"activate     {self._activation()}",
             f"re-encrypt   {values:,} value{'s' * (values != 1)} to {name}",
             "prove        census on the primary server",
-            f"back up      {BACKUP_NOT_CONFIGURED}",
+            f"back up      {'again, with the new states' if self.gated else _NO_GATE}",
             "old          earlier versions stay and decrypt; none is destroyed",
         ]
+
+    def _gate(self) -> str:
+        if not self.gated:
+            return _NO_GATE
+        return "written, opened again and compared, before anything is encrypted" if self.activates else "already done"
 
     def _waiting(self, name: str) -> str:
         if not self.activates:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from netraven_keys.keyring.codec import spell_time
+from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.rotation.prove import TargetCensus, take_census
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import declared_key, open_owned, read_journal

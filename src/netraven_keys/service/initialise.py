@@ -22,6 +22,7 @@ from netraven_keys.keyring import create, transitions
 from netraven_keys.keyring.model import AuditHead, Keyring
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.ports import Pattern, Stored
+from netraven_keys.service.backup import HOW_VERIFIED, check_gate, ensure_backed_up
 from netraven_keys.service.installation import Installation, ManagedTarget
 from netraven_keys.service.keyring_access import (
     because,
@@ -64,6 +65,9 @@ def initialise(inst: Installation, *, without_targets: bool = False) -> Initiali
     created = inst.store.load() is None
     if created:
         _refuse_over_a_lost_keyring(inst, may_be_away=without_targets)
+        if inst.backup_policy.gate:
+            inst.backups.make()
+        check_gate(inst)
     if not without_targets:
         _make_epoch_tables(inst, done)
     if created:
@@ -75,6 +79,7 @@ def initialise(inst: Installation, *, without_targets: bool = False) -> Initiali
     for name in inst.policies:
         owned = _first_version(inst, owned, name, done)
     owned = adopt_legacy_keys(inst, owned, list(inst.policies), done)
+    owned = _activated(inst, owned, done)
     tell_databases(inst, owned.keyring)
     return Initialised(owned.keyring, created, tuple(done))
 
@@ -130,27 +135,37 @@ def _first_version(inst: Installation, owned: OwnedKeyring, name: str, done: lis
     if not any(key.name == name for key in owned.keyring.keys):
         owned = change_keyring(inst, KeyAdded(name), lambda o: _with_key(o, name))
         done.append(f"key {name}")
-    key = owned.keyring.key(name)
-    if not key.versions:
+    if not owned.keyring.key(name).versions:
         owned = change_keyring(
             inst,
             VersionStaged(name, WHY, for_rotation=False),
             lambda o: o.keyring if o.keyring.key(name).versions else create.stage_version(o, name, because(inst, WHY)),
         )
-        key = owned.keyring.key(name)
-    if key.newest_used is None:
-        first = key.versions[-1].number
+    return owned
+
+
+def _activated(inst: Installation, owned: OwnedKeyring, done: list[str]) -> OwnedKeyring:
+    """The first version of each key that never had one, once a verified backup holds them all."""
+    new = [name for name in inst.policies if owned.keyring.key(name).newest_used is None]
+    if not new:
+        return owned
+    backup = ensure_backed_up(inst, new, why=WHY)
+    if backup is not None:
+        done.append(f"backup {backup.name}, {HOW_VERIFIED[backup.verified_how]}")
+    for name in new:
+        first = owned.keyring.key(name).versions[-1].number
         owned = change_keyring(
-            inst,
-            VersionActivated(name, first, WHY),
-            lambda o: (
-                o.keyring
-                if o.keyring.key(name).newest_used
-                else transitions.activate(o.keyring, name, first, because(inst, WHY))
-            ),
+            inst, VersionActivated(name, first, WHY), partial(_activate_first, inst=inst, name=name, number=first)
         )
         done.append(f"{name} v{first}, active")
     return owned
+
+
+def _activate_first(owned: OwnedKeyring, inst: Installation, name: str, number: int) -> Keyring:
+    """Another `init` may have been quicker."""
+    if owned.keyring.key(name).newest_used is not None:
+        return owned.keyring
+    return transitions.activate(owned.keyring, name, number, because(inst, WHY))
 
 
 def _with_key(owned: OwnedKeyring, name: str) -> Keyring:

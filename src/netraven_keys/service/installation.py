@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from netraven_keys.audit.log import AuditLog
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import UnknownKey, UnknownTarget
-from netraven_keys.ports import Clock, EpochRows, Hooks, KeyringStore, MasterKey, ScheduleStore, Target
+from netraven_keys.ports import (
+    BackupStore,
+    Clock,
+    EpochRows,
+    Hooks,
+    KeyringStore,
+    MasterKey,
+    ScheduleStore,
+    Sealer,
+    Target,
+)
 from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.scheduling.timetable import Timetable
@@ -31,6 +41,16 @@ class ManagedTarget:
 
 
 @dataclass(frozen=True)
+class BackupPolicy:
+    """`gate`: no version becomes active before a verified backup holds it. The others as in the settings."""
+
+    gate: bool
+    keep: int
+    max_age_days: int | None
+    every_days: int
+
+
+@dataclass(frozen=True)
 class Installation:
     """`master_keys` (those at hand, to open with), `all_master_keys` (to make slots of) and `legacy_keys`
     are called when needed, so that no secret is read in vain."""
@@ -49,6 +69,9 @@ class Installation:
     all_master_keys: Callable[[], Sequence[MasterKey]]
     legacy_keys: Callable[[], Mapping[tuple[str, str], SecretBytes]]
     hooks: Hooks
+    backups: BackupStore
+    sealer: Sealer
+    backup_policy: BackupPolicy
     automatic_rotation: bool
     timetable: Timetable
     propagation_seconds: float

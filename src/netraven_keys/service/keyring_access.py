@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from netraven_keys.audit.events import Event, Reencryption
+from netraven_keys.audit.events import BackupsPruned, BackupWritten, Event, Reencryption
 from netraven_keys.audit.log import Operation
 from netraven_keys.errors import (
     AuditUnavailable,
@@ -37,6 +37,11 @@ def because(inst: Installation, why: str) -> Because:
 
 def open_keyring(inst: Installation) -> OpenedKeyring:
     """Raises NotInitialised, and what open_document raises. Changes nothing."""
+    return open_present(inst)[0]
+
+
+def open_present(inst: Installation) -> tuple[OpenedKeyring, bytes]:
+    """The keyring and the document that it was read from. Raises as `open_keyring`."""
     document = inst.store.load()
     if document is None:
         refuse_over_an_audit_log(inst)
@@ -48,7 +53,7 @@ def open_keyring(inst: Installation) -> OpenedKeyring:
             f"the keyring has a development slot ({', '.join(development)}), which production does not open",
             remedy="Make a keyring for production with a generated master key (`netraven-keys master generate`).",
         )
-    return opened
+    return opened, document
 
 
 def refuse_over_an_audit_log(inst: Installation) -> None:
@@ -64,7 +69,11 @@ def refuse_over_an_audit_log(inst: Installation) -> None:
 
 def open_owned(inst: Installation) -> OwnedKeyring:
     """As `open_keyring`; raises Refused when the master key opens only a reader slot."""
-    opened = open_keyring(inst)
+    return as_owner(open_keyring(inst))
+
+
+def as_owner(opened: OpenedKeyring) -> OwnedKeyring:
+    """Raises Refused when the master key opens only a reader slot."""
     if not isinstance(opened, OwnedKeyring):
         raise Refused(
             f"the master key opens the reader slot {opened.slot.name!r}, which cannot change the keyring",
@@ -175,17 +184,21 @@ def _record_failed_save(inst: Installation, operation: Operation, before: Keyrin
     inst.audit.result(operation, "failed", now=inst.clock.now(), epoch=before.epoch, details={"error": problem.code})
 
 
+# What runs beside changes of the keyring, under a lock of its own.
+_BESIDE = frozenset({Reencryption.name, BackupWritten.name, BackupsPruned.name})
+
+
 def _record_recovered(inst: Installation, keyring: Keyring) -> None:
     """Under the lock no change is running, so an intent without a result is of a process that died."""
     for operation in inst.audit.unfinished():
-        if operation.event != Reencryption.name and operation.keyring_id in (keyring.keyring_id, ""):
+        if operation.event not in _BESIDE and operation.keyring_id in (keyring.keyring_id, ""):
             inst.audit.result(operation, "recovered", now=inst.clock.now(), epoch=keyring.epoch)
 
 
-def record_dead_sweeps(inst: Installation, keyring: Keyring) -> None:
-    """Whoever holds the lease knows that no sweep is running: one without a result died."""
-    for operation in inst.audit.unfinished(Reencryption.name):
-        if operation.keyring_id == keyring.keyring_id:
+def record_dead(inst: Installation, keyring: Keyring, *events: str) -> None:
+    """Of whoever holds the lock under which these run: one without a result died."""
+    for operation in inst.audit.unfinished():
+        if operation.event in events and operation.keyring_id == keyring.keyring_id:
             inst.audit.result(operation, "recovered", now=inst.clock.now(), epoch=keyring.epoch)
 
 

@@ -7,6 +7,7 @@ from netraven_keys.errors import ConfirmationMissing
 from netraven_keys.keyring import create, transitions
 from netraven_keys.keyring.model import Keyring, Version
 from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.service.backup import ensure_backed_up
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import because, change_keyring
 
@@ -35,6 +36,7 @@ def activate(inst: Installation, name: str, number: int, reason: str) -> Version
         return keyring
 
     inst.key_names(name)
+    ensure_backed_up(inst, [name], why=f"activating {name} v{number}")
     owned = change_keyring(inst, VersionActivated(name, number, reason), transition, must_reach=True)
     return owned.keyring.key(name).version(number)
 

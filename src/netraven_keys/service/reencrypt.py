@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+from netraven_keys.audit.events import Reencryption
 from netraven_keys.errors import NetravenKeysError, UnknownTarget
 from netraven_keys.rotation.report import KeyReport
+from netraven_keys.service.backup import back_up_changes
 from netraven_keys.service.initialise import adopt_legacy_keys
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import (
     check_history,
     declared_key,
     open_owned,
-    record_dead_sweeps,
+    record_dead,
     tell_databases,
 )
 from netraven_keys.service.preflight import check_target
-from netraven_keys.service.rotate import end_rotation
+from netraven_keys.service.rotate import Result, end_rotation
 from netraven_keys.service.sweeping import Event, Stage, Steps, SweepOfKey
 
 
 def reencrypt(
     inst: Installation, *, key: str | None, target: str | None, by_hand: bool = True
-) -> Generator[Event, None, list[KeyReport]]:
+) -> Generator[Event, None, Result]:
     """Every key, one key, or one target. Raises Busy, UnknownKey, UnknownTarget.
 
     `by_hand` converts legacy and plaintext values; otherwise only targets that say `adopt` do.
@@ -35,7 +37,7 @@ def reencrypt(
     with inst.store.lease(f"reencrypt by {inst.who} since {inst.clock.now():%Y-%m-%d %H:%M:%S} UTC"):
         keyring = open_owned(inst).keyring
         check_history(inst, keyring)
-        record_dead_sweeps(inst, keyring)
+        record_dead(inst, keyring, Reencryption.name)
         for name in names:
             started = inst.clock.monotonic()
             try:
@@ -44,7 +46,9 @@ def reencrypt(
                 report = KeyReport(name, None, None, error=problem)
             report.seconds["total"] = inst.clock.monotonic() - started
             reports.append(report)
-    return reports
+    # A scheduled run backs up by itself, once, at its end.
+    not_backed_up = (yield from back_up_changes(inst, why="re-encrypted")) if by_hand else None
+    return Result(tuple(reports), (), not_backed_up=not_backed_up)
 
 
 def _key_of(inst: Installation, key: str | None, target: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from netraven_keys.audit.events import RotationEnded, VersionActivated, VersionStaged
+from netraven_keys.audit.events import Reencryption, RotationEnded, VersionActivated, VersionStaged
 from netraven_keys.errors import (
     ConfirmationMissing,
     NetravenKeysError,
@@ -26,6 +26,7 @@ from netraven_keys.ports import HookResult
 from netraven_keys.rotation.plan import Plan
 from netraven_keys.rotation.policy import Due, due
 from netraven_keys.rotation.report import KeyReport, exit_status_of
+from netraven_keys.service.backup import back_up_changes, check_gate, ensure_backed_up
 from netraven_keys.service.hooks import HookedRun, hooked_run
 from netraven_keys.service.initialise import adopt_legacy_keys
 from netraven_keys.service.installation import Installation
@@ -36,7 +37,7 @@ from netraven_keys.service.keyring_access import (
     declared_key,
     open_owned,
     read_journal,
-    record_dead_sweeps,
+    record_dead,
     tell_databases,
     uses_of,
 )
@@ -68,11 +69,12 @@ class Result:
     reports: tuple[KeyReport, ...]
     not_due: tuple[str, ...]
     failed_hooks: tuple[HookResult, ...] = ()
+    not_backed_up: NetravenKeysError | None = None
 
     @property
     def exit_status(self) -> int:
-        """A hook that failed is a finding."""
-        return exit_status_of(self.reports) or (3 if self.failed_hooks else 0)
+        """A hook that failed is a finding, and so is a backup of the new states that could not be made."""
+        return exit_status_of(self.reports) or (3 if self.failed_hooks or self.not_backed_up else 0)
 
 
 def rotate(inst: Installation, request: Request) -> Generator[Happening, None, Result]:
@@ -80,8 +82,9 @@ def rotate(inst: Installation, request: Request) -> Generator[Happening, None, R
     reports: list[KeyReport] = []
     with hooked_run(inst, reports) as hooks:
         not_due = yield from rotate_within(inst, request, hooks, reports)
+        not_backed_up = (yield from back_up_changes(inst, why="rotated")) if reports else None
     yield from hooks.ended
-    return Result(tuple(reports), not_due, tuple(hooks.failed))
+    return Result(tuple(reports), not_due, tuple(hooks.failed), not_backed_up)
 
 
 def rotate_within(
@@ -96,7 +99,7 @@ def rotate_within(
     with inst.store.lease(f"rotate by {inst.who} since {inst.clock.now():%Y-%m-%d %H:%M:%S} UTC"):
         owned = open_owned(inst)
         check_history(inst, owned.keyring)
-        record_dead_sweeps(inst, owned.keyring)
+        record_dead(inst, owned.keyring, Reencryption.name)
         will_change = [name for name in names if _will_change(inst, owned, name, request)]
         if will_change:
             yield from hooks.pre(will_change)
@@ -185,6 +188,7 @@ def _plan(inst: Installation, key: NamedKey, why: str, request: Request) -> tupl
         resumes=key.rotation is not None,
         why=why,
         propagation_seconds=int(inst.propagation_seconds),
+        gated=inst.backup_policy.gate,
         targets=tuple(c.plan(to_version) for c in checked),
     )
     return plan, checked
@@ -215,6 +219,7 @@ def _rotate_key(
 ) -> Generator[Happening, None, KeyReport]:
     yield Stage(name, "preflight")
     inst.store.check_room()
+    check_gate(inst)
     owned = open_owned(inst)
     for_audit = why if owned.keyring.key(name).rotation is None else "resumed"
     plan, checked = _plan(inst, owned.keyring.key(name), why, request)
@@ -223,7 +228,9 @@ def _rotate_key(
     if plan.creates or not plan.resumes:
         yield Stage(name, f"creating v{plan.to_version}" if plan.creates else f"taking v{plan.to_version}")
         owned = _begin(inst, name, plan, for_audit)
+    backing_up = 0.0
     if plan.activates:
+        backing_up = yield from _backed_up(inst, name, for_audit)
         if inst.propagation_seconds:
             yield Stage(name, f"waiting {inst.propagation_seconds:g} s for readers")
             inst.clock.sleep(inst.propagation_seconds)
@@ -231,11 +238,22 @@ def _rotate_key(
         owned = _activate(inst, name, plan.to_version, for_audit)
     tell_databases(inst, owned.keyring)
     report = yield from SweepOfKey(inst, owned, name, checked, from_version=plan.from_version, activated=True).run()
+    report.seconds["backup"] = backing_up
     # Before the mark goes that there is work left: a kill within `deploy` leaves it to the next attempt.
     yield from hooks.deploy(report)
     if report.ended:
         end_rotation(inst, name, plan.to_version)
     return report
+
+
+def _backed_up(inst: Installation, name: str, why: str) -> Generator[Event, None, float]:
+    """Step 3: no version becomes active before a verified backup holds it. Returns the seconds it took."""
+    if not inst.backup_policy.gate:
+        return 0.0
+    yield Stage(name, "backing up")
+    began = inst.clock.monotonic()
+    ensure_backed_up(inst, [name], why=why)
+    return inst.clock.monotonic() - began
 
 
 def _begin(inst: Installation, name: str, plan: Plan, why: str) -> OwnedKeyring:

@@ -1,4 +1,4 @@
-"""One scheduled run (DESIGN section 5): rotate what is due, finish what is unfinished, sweep stragglers.
+"""One scheduled run (DESIGN section 5): rotate what is due, finish what is unfinished, sweep stragglers, back up.
 
 It counts legacy and plaintext values and converts them only where the target says `adopt`. Keys on
 which nothing is due are counted, and swept only where the count says that something is left.
@@ -8,37 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime
 
 from netraven_keys.errors import NetravenKeysError
-from netraven_keys.ports import HookResult
-from netraven_keys.rotation.report import KeyReport, exit_status_of
+from netraven_keys.rotation.report import KeyReport
 from netraven_keys.rotation.sweep import AboutToWrite
 from netraven_keys.service import counting
+from netraven_keys.service.backup import back_up_changes
 from netraven_keys.service.hooks import HookedRun, hooked_run
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import open_owned, read_journal
 from netraven_keys.service.reencrypt import reencrypt
 from netraven_keys.service.remembered import Remembered, remembered
-from netraven_keys.service.rotate import Happening, Request, rotate_within
+from netraven_keys.service.rotate import Happening, Request, Result, rotate_within
 
 
-@dataclass(frozen=True)
-class RunResult:
+class RunResult(Result):
     """What a run found and did; `not_due` has a line for each key that was not rotated."""
-
-    reports: tuple[KeyReport, ...]
-    not_due: tuple[str, ...]
-    failed_hooks: tuple[HookResult, ...]
-
-    @property
-    def exit_status(self) -> int:
-        return exit_status_of(self.reports) or (3 if self.failed_hooks else 0)
 
     @property
     def worth_repeating(self) -> bool:
         """Whether the same run, a little later, may do better: what is in quarantine waits for a person."""
+        if self.not_backed_up is not None:
+            return True
         return any(report.error is not None or not report.ended for report in self.reports if _may_end(report))
 
     @property
@@ -53,6 +45,8 @@ class RunResult:
                 return f"{report.key}: {report.notes[0]}"
             if report.quarantined:
                 return f"{report.key}: {report.quarantined:,} values in quarantine"
+        if self.not_backed_up is not None:
+            return f"not backed up: {self.not_backed_up.message}"
         for hook in self.failed_hooks:
             return f"the {hook.hook} hook {hook.program} failed: {hook.failure}"
         return ""
@@ -69,8 +63,9 @@ def scheduled_run(inst: Installation, *, next_run: datetime) -> Generator[Happen
         not_due = yield from rotate_within(inst, Request(by_hand=False, next_run=next_run), hooks, reports)
         rotated = {report.key for report in reports}
         yield from _sweep(inst, [name for name in inst.policies if name not in rotated], hooks, reports)
+        not_backed_up = yield from back_up_changes(inst, why="scheduled run")
     yield from hooks.ended
-    return RunResult(tuple(reports), not_due, tuple(hooks.failed))
+    return RunResult(tuple(reports), not_due, tuple(hooks.failed), not_backed_up)
 
 
 def _sweep(
@@ -95,8 +90,8 @@ def _reencrypted(inst: Installation, name: str, hooks: HookedRun) -> Generator[H
             try:
                 event = next(steps)
             except StopIteration as end:
-                found: list[KeyReport] = end.value
-                return found
+                found: Result = end.value
+                return list(found.reports)
             if isinstance(event, AboutToWrite):
                 yield from hooks.pre([name])
             yield event

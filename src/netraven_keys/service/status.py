@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from netraven_keys.errors import NetravenKeysError, NotInitialised
-from netraven_keys.keyring.codec import spell_time
 from netraven_keys.keyring.journal import Journal
 from netraven_keys.keyring.model import Keyring, NamedKey, Rotation, State, Version
 from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.rotation.policy import MAX_USES, Due, due
 from netraven_keys.scheduling.state import ScheduleState, to_json
 from netraven_keys.scheduling.wrong import Wrong, schedule_findings

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from netraven_keys.audit.events import Reencryption
 from netraven_keys.audit.log import Operation
 from netraven_keys.errors import Incomplete, KeyringMissing, NetravenKeysError, RolledBack
-from netraven_keys.keyring.codec import spell_time
 from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.ports import EVERYTHING, Selection
 from netraven_keys.rotation.prove import TargetCensus, prefix_of, take_census
 from netraven_keys.rotation.reencrypt import Reencryptor

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from netraven_keys.errors import DecryptionFailed, UsageError
-from netraven_keys.keyring.codec import spell_time
 from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.ports import EVERYTHING, Cell, RowKey
 from netraven_keys.rotation.sweep import MAX_LISTED, Progress, QuarantinedValue, batch_size, row_label
 from netraven_keys.service.installation import Installation, ManagedTarget

@@ -14,18 +14,18 @@ from netraven_keys.errors import Busy
 from netraven_keys.storage import durable
 
 # Whoever asks whether a lock is held has it for a moment; that is no owner.
-_ASKERS_SECONDS = 0.25
+ASKERS_SECONDS = 0.25
 _PAUSE_SECONDS = 0.005
 
 
 @contextmanager
-def held(path: Path, owner: str, *, busy: str) -> Iterator[None]:
-    """Raises Busy after a quarter of a second, with the text `busy` and the owner, and StorageFailed.
+def held(path: Path, owner: str, *, busy: str, patience: float = ASKERS_SECONDS) -> Iterator[None]:
+    """Raises Busy after `patience` seconds, with the text `busy` and the owner, and StorageFailed.
 
     The descriptor is close-on-exec: a child never inherits the lock and so never keeps it alive.
     """
     with durable.closing_fd(opened(path)) as fd:
-        deadline = time.monotonic() + _ASKERS_SECONDS
+        deadline = time.monotonic() + patience
         while not taken(fd, path):
             if time.monotonic() < deadline:
                 time.sleep(_PAUSE_SECONDS)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from netraven_keys.errors import Busy, EpochConflict
+from netraven_keys.errors import BackupFailed, Busy, EpochConflict
 from netraven_keys.faults import Fault
 from netraven_keys.ports import (
     EVERYTHING,
@@ -63,6 +63,59 @@ class NoHooks:
 
     def faults(self) -> list[Fault]:
         return []
+
+
+class MemoryBackups:
+    """BackupStore of one process."""
+
+    place = "memory"
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[str, str], bytes] | None = None
+        self._locked = False
+
+    def make(self) -> None:
+        self._files = {} if self._files is None else self._files
+
+    def names(self) -> list[str]:
+        return sorted({name for name, _ in self._there()})
+
+    def read(self, name: str, kind: str, *, limit: int) -> bytes | None:
+        return self._there().get((name, kind))
+
+    def read_manifest(self, name: str, *, limit: int) -> bytes | None:
+        return self._there().get((name, "manifest"))
+
+    def write(self, name: str, kind: str, sealed: bytes) -> None:
+        self._there()[name, kind] = sealed
+
+    def write_manifest(self, name: str, manifest: bytes) -> None:
+        self._there()[name, "manifest"] = manifest
+
+    def remove(self, name: str) -> None:
+        self._files = {place: content for place, content in self._there().items() if place[0] != name}
+
+    def check_room(self) -> None:
+        self._there()
+
+    @contextmanager
+    def lock(self, owner: str) -> Iterator[None]:
+        self._there()
+        if self._locked:
+            raise Busy(f"another backup is being written ({owner})")
+        self._locked = True
+        try:
+            yield
+        finally:
+            self._locked = False
+
+    def faults(self) -> list[Fault]:
+        return []
+
+    def _there(self) -> dict[tuple[str, str], bytes]:
+        if self._files is None:
+            raise BackupFailed("the backup directory memory is not there")
+        return self._files
 
 
 class MemoryStore:

@@ -1,0 +1,191 @@
+"""backup create, list, verify, prune."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from netraven_keys import wiring
+from netraven_keys.backups.manifest import Manifest
+from netraven_keys.cli import show
+from netraven_keys.cli.invocation import Invocation, ask, common_options, verb
+from netraven_keys.config.world import read_secret_file
+from netraven_keys.keyring.spelling import spell_time
+from netraven_keys.service import backup
+from netraven_keys.service.installation import Installation
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def add_to(group: click.Group) -> None:
+    """Registers the verbs of this file."""
+
+    @group.group("backup")
+    @common_options
+    def backup_group() -> None:
+        """Backups of the keyring, sealed with age."""
+
+    _add_makers(backup_group)
+    _add_lookers(backup_group)
+
+
+def opening_options(command: F) -> F:
+    """What a backup is opened with, when it is not what the settings say."""
+    password = click.option(
+        "--password-file",
+        metavar="PATH",
+        help="File with the password of the backup, or - for stdin.  [default: the settings', else a prompt]",
+    )
+    identity = click.option(
+        "--identity", "identities", metavar="PATH", multiple=True, help="File with a secret key of age or ssh."
+    )
+    return password(identity(command))
+
+
+def opening(run: Invocation, password_file: str | None, identities: tuple[str, ...]) -> Installation:
+    """The installation, with what was given to open backups with. Raises as `Invocation.installation`."""
+    if password_file is None:
+        password = None
+    elif password_file == "-":  # noqa: S105  # the sign for stdin
+        password = sys.stdin.buffer.read().decode("utf-8", "replace").removesuffix("\n")
+    else:
+        password = read_secret_file(Path(password_file), "--password-file")
+    inst = run.installation()
+    opener = wiring.backup_opener(run.loaded(), run.world, ask, password=password, identities=identities)
+    return replace(inst, sealer=opener)
+
+
+def _add_makers(group: click.Group) -> None:
+    @verb(group)
+    @click.option("--reason", metavar="TEXT", default="by hand", show_default=True, help="For the record.")
+    def create(run: Invocation, reason: str) -> int:
+        """Write a backup of the keyring, open it again and compare."""
+        inst = run.installation()
+        made = backup.create_backup(inst, why=reason)
+        if run.json:
+            show.as_json(_json(made, ""))
+            return 0
+        show.line(f"made {made.name} in {inst.backups.place}")
+        show.line(f"  {backup.HOW_VERIFIED[made.verified_how]}; it holds {_held(made)}")
+        return 0
+
+    @verb(group)
+    @click.option("--dry-run", is_flag=True, help="Print what would go, and remove nothing.")
+    def prune(run: Invocation, dry_run: bool) -> int:
+        """Remove the backups that `max_backups` and `max_age_days` do not keep."""
+        gone = backup.prune(run.installation(), dry_run=dry_run)
+        if run.json:
+            show.as_json({"dry_run": dry_run, "pruned": [{"name": p.manifest.name, "why": p.why} for p in gone]})
+            return 0
+        for pruned in gone:
+            show.line(f"{'would remove' if dry_run else 'removed'} {pruned.manifest.name}: {pruned.why}")
+        if not gone:
+            show.line("nothing to remove")
+        return 0
+
+
+def _add_lookers(group: click.Group) -> None:
+    @verb(group, "list")
+    def list_(run: Invocation) -> int:
+        """The backups, the newest first, and whether they are whole."""
+        found = backup.list_backups(run.installation())
+        if run.json:
+            show.as_json({"backups": [_listed_json(listed) for listed in found]})
+        else:
+            _print_list(found)
+        return 3 if any(listed.wrong for listed in found) else 0
+
+    @verb(group)
+    @click.argument("names", nargs=-1, metavar="[NAME]...")
+    @opening_options
+    def verify(run: Invocation, names: tuple[str, ...], password_file: str | None, identities: tuple[str, ...]) -> int:
+        """Open backups and compare them with what was written; all of them without a NAME.
+
+        Where a backup cannot be opened here, its files are compared with what is known of them.
+        """
+        inst = opening(run, password_file, identities)
+        wanted = [backup.known_name(inst, name) for name in names] or inst.backups.names()
+        found = [backup.verify_backup(inst, name) for name in wanted]
+        if run.json:
+            show.as_json({"backups": [{"name": c.name, "verified": c.how or None, "wrong": c.wrong} for c in found]})
+        for checked in found if not run.json else ():
+            verdict = show.bad(checked.wrong) if checked.wrong else show.good(_verdict(checked.how))
+            show.line(f"{checked.name}: {verdict}")
+        if not found and not run.json:
+            show.line("there is no backup yet: netraven-keys backup create")
+        return 3 if any(checked.wrong for checked in found) else 0
+
+
+def _verdict(how: str) -> str:
+    return "opened, and as it was written" if how == "opened" else "as it was written; it cannot be opened here"
+
+
+def _print_list(found: list[backup.Listed]) -> None:
+    if not found:
+        show.line("there is no backup yet: netraven-keys backup create")
+        return
+    rows = [("backup", "made", "epoch", "holds", "sealed for", "verified")]
+    for listed in found:
+        manifest = listed.manifest
+        if manifest is None:
+            rows.append((show.safe(listed.name), "", "", "", "", show.bad(listed.wrong)))
+            continue
+        verified = f"{manifest.verified_at:%Y-%m-%d %H:%M}, {manifest.verified_how}"
+        rows.append(
+            (
+                manifest.name,
+                f"{manifest.created_at:%Y-%m-%d %H:%M}",
+                str(manifest.epoch),
+                _held(manifest),
+                ", ".join(file.kind for file in manifest.files),
+                show.bad(listed.wrong) if listed.wrong else verified,
+            )
+        )
+    show.table(rows, indent="")
+
+
+def _held(manifest: Manifest) -> str:
+    return ", ".join(
+        f"{key.name} {_range([v.number for v in key.versions if v.has_material])}" for key in manifest.keys
+    )
+
+
+def _range(numbers: list[int]) -> str:
+    if not numbers:
+        return "none"
+    gapless = len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
+    return f"v{numbers[0]}-v{numbers[-1]}" if gapless else " ".join(f"v{number}" for number in numbers)
+
+
+def _listed_json(listed: backup.Listed) -> dict[str, Any]:
+    if listed.manifest is None:
+        return {"name": listed.name, "wrong": listed.wrong}
+    return _json(listed.manifest, listed.wrong)
+
+
+def _json(manifest: Manifest, wrong: str) -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "keyring_id": manifest.keyring_id,
+        "epoch": manifest.epoch,
+        "created_at": spell_time(manifest.created_at),
+        "created_by": manifest.created_by,
+        "files": [{"kind": file.kind, "size": file.size} for file in manifest.files],
+        "keys": [
+            {
+                "name": key.name,
+                "versions": [
+                    {"version": v.number, "key_id": f"{v.key_id:08x}", "state": v.state.value} for v in key.versions
+                ],
+            }
+            for key in manifest.keys
+        ],
+        "verified_at": spell_time(manifest.verified_at),
+        "verified_how": manifest.verified_how,
+        "wrong": wrong,
+    }

@@ -1,0 +1,51 @@
+"""The passphrase work of age, as a process of its own: `python -I -m netraven_keys.sealing.child seal|open`.
+
+scrypt takes 512 MiB and more for a second, and the library aborts the process where there is no such
+memory; that must not be the process that holds the keyring. Everything comes by stdin and goes by
+stdout: four bytes with the length of the passphrase, the passphrase, the content.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import signal
+import sys
+from typing import Final
+
+DONE: Final = 0
+NOT_OPENED: Final = 10
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
+
+
+def _harden() -> None:
+    """No core dump, no reading by other processes, and no life after the parent."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def main(what: str) -> int:
+    """The exit status: DONE, or NOT_OPENED for a wrong passphrase or a damaged file."""
+    _harden()
+    given = sys.stdin.buffer.read()
+    size = int.from_bytes(given[:4], "big")
+    passphrase, content = given[4 : 4 + size].decode("utf-8"), given[4 + size :]
+    import pyrage
+
+    try:
+        if what == "seal":
+            result = pyrage.passphrase.encrypt(content, passphrase)
+        else:
+            result = pyrage.passphrase.decrypt(content, passphrase)
+    except pyrage.DecryptError:
+        return NOT_OPENED
+    sys.stdout.buffer.write(result)
+    sys.stdout.buffer.flush()
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

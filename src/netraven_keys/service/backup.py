@@ -1,0 +1,274 @@
+"""Backups: made, opened again and compared at once; listed, checked and pruned by what is known of them.
+
+A backup counts as good while its manifest is signed by this keyring and its files are byte for byte what
+the manifest says. Nothing else is believed, so that a file that was swapped or cut opens no gate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from netraven_keys.audit.events import BackupsPruned, BackupWritten
+from netraven_keys.backups import document as documents
+from netraven_keys.backups import manifest as manifests
+from netraven_keys.backups.manifest import BACKUP_NAME, Manifest, SealedFile
+from netraven_keys.backups.retention import Pruned, to_prune
+from netraven_keys.crypto.secret import SecretBytes
+from netraven_keys.errors import BackupDamaged, BackupFailed, BackupLocked, NetravenKeysError, UsageError
+from netraven_keys.keyring.model import Keyring
+from netraven_keys.service.installation import Installation
+from netraven_keys.service.keyring_access import as_owner, open_keyring, open_owned, open_present, record_dead
+from netraven_keys.service.sweeping import Event, Stage
+
+HOW_VERIFIED = {"opened": "opened again and compared", "digest": "read again and compared"}
+MAX_SEALED = documents.MAX_DOCUMENT + 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A backup as it lies there. `manifest` is None where it has none of this keyring; `wrong` says what is
+    wrong with it, empty for a good one."""
+
+    name: str
+    manifest: Manifest | None
+    wrong: str
+
+
+# --- making ---------------------------------------------------------------------------------------
+
+
+def create_backup(inst: Installation, *, why: str) -> Manifest:
+    """Writes one of the keyring as it is, opens it again and compares.
+
+    Raises BackupFailed, StorageFailed, Busy, AuditUnavailable, and what opening the keyring raises; then
+    there is no new backup.
+    """
+    opened, document = open_present(inst)
+    owned = as_owner(opened)
+    now = inst.clock.now()
+    inst.backups.check_room()
+    with inst.backups.lock(f"{inst.who} since {now:%Y-%m-%d %H:%M:%S} UTC"):
+        record_dead(inst, owned.keyring, BackupWritten.name, BackupsPruned.name)
+        name = _new_name(inst, owned.keyring)
+        operation = inst.audit.intent(
+            BackupWritten(name, why), now=now, keyring_id=owned.keyring.keyring_id, epoch=owned.keyring.epoch
+        )
+        try:
+            content = documents.write(owned, document, now=now, who=inst.who)
+            manifest = manifests.describe(
+                owned.keyring, content.expose(), name=name, now=now, who=inst.who, how="digest"
+            )
+            manifest = _written(inst, manifest, content)
+            inst.backups.write_manifest(name, manifests.encode(manifest, owned.signed))
+            listed = look_at(inst, name, owned.keyring)
+            if listed.wrong:
+                raise BackupFailed(f"the backup just written cannot be trusted: {listed.wrong}")
+        except BaseException as problem:
+            with suppress(NetravenKeysError):
+                inst.backups.remove(name)
+            outcome = problem.code if isinstance(problem, NetravenKeysError) else "interrupted"
+            inst.audit.result(
+                operation, "failed", now=inst.clock.now(), epoch=owned.keyring.epoch, details={"error": outcome}
+            )
+            raise
+        inst.audit.result(
+            operation,
+            "done",
+            now=inst.clock.now(),
+            epoch=owned.keyring.epoch,
+            details={"verified": manifest.verified_how},
+        )
+    return manifest
+
+
+def _new_name(inst: Installation, keyring: Keyring) -> str:
+    """One that is not there yet: two backups of one epoch may be made within a second."""
+    taken, number = set(inst.backups.names()), 1
+    while (name := manifests.backup_name(inst.clock.now(), keyring.epoch, number)) in taken:
+        number += 1
+    return name
+
+
+def _written(inst: Installation, manifest: Manifest, content: SecretBytes) -> Manifest:
+    """Each file written, read back, and opened where that can be done here."""
+    files: list[SealedFile] = []
+    how = "digest"
+    for kind, sealed in inst.sealer.seal(content).items():
+        inst.backups.write(manifest.name, kind, sealed)
+        if inst.backups.read(manifest.name, kind, limit=MAX_SEALED) != sealed:
+            raise BackupFailed(f"{inst.backups.place} reads back other bytes than were just written")
+        files.append(SealedFile(kind, len(sealed), hashlib.sha256(sealed).hexdigest()))
+        if inst.sealer.opens(kind):
+            _check_content(inst.sealer.open(sealed), content)
+            how = "opened"
+    return replace(manifest, files=tuple(files), verified_how=how)
+
+
+def _check_content(opened: SecretBytes, content: SecretBytes) -> None:
+    if not opened.same_as(content):
+        raise BackupFailed("the backup just written opens to something else than was sealed: memory or CPU fault")
+    documents.read(opened)
+
+
+# --- looking --------------------------------------------------------------------------------------
+
+
+def look_at(inst: Installation, name: str, keyring: Keyring) -> Listed:
+    """By its manifest and the digests of its files; opens nothing."""
+    content = inst.backups.read_manifest(name, limit=manifests.MAX_MANIFEST)
+    if content is None:
+        return Listed(name, None, "it has no manifest: it was never finished, or was copied here without it")
+    manifest = manifests.decode(content, keyring.signing_key)
+    if manifest is None or manifest.name != name:
+        return Listed(name, None, "its manifest is damaged, or of another keyring")
+    if manifest.keyring_id != keyring.keyring_id:
+        return Listed(name, None, f"it is of another keyring ({manifest.keyring_id})")
+    if not manifest.files:
+        return Listed(name, manifest, "it has no file")
+    for file in manifest.files:
+        sealed = inst.backups.read(name, file.kind, limit=MAX_SEALED)
+        if sealed is None:
+            return Listed(name, manifest, f"its file for {file.kind} is missing")
+        if len(sealed) != file.size or hashlib.sha256(sealed).hexdigest() != file.sha256:
+            return Listed(name, manifest, f"its file for {file.kind} was cut or altered")
+    return Listed(name, manifest, "")
+
+
+def list_backups(inst: Installation, keyring: Keyring | None = None) -> list[Listed]:
+    """The newest first. Raises BackupFailed, StorageFailed, and what opening the keyring raises."""
+    known = open_keyring(inst).keyring if keyring is None else keyring
+    found = [_looked_at(inst, name, known) for name in inst.backups.names()]
+    return sorted(found, key=lambda listed: (listed.manifest is not None, listed.name), reverse=True)
+
+
+def _looked_at(inst: Installation, name: str, keyring: Keyring) -> Listed:
+    if not BACKUP_NAME.fullmatch(name):
+        return Listed(name, None, "it is not named like a backup of ours")
+    try:
+        return look_at(inst, name, keyring)
+    except NetravenKeysError as problem:
+        return Listed(name, None, problem.message)
+
+
+def good_backups(inst: Installation, keyring: Keyring) -> list[Manifest]:
+    """Those that are whole, the newest first."""
+    found = [listed.manifest for listed in list_backups(inst, keyring) if listed.manifest and not listed.wrong]
+    return sorted(found, key=lambda manifest: (manifest.epoch, manifest.created_at), reverse=True)
+
+
+# --- the gate -------------------------------------------------------------------------------------
+
+
+def ensure_backed_up(inst: Installation, names: list[str], *, why: str) -> Manifest | None:
+    """No version becomes active before a verified backup holds it (DESIGN section 5): makes one unless there
+    is one that holds every version of these keys. None where the setting turns the gate off."""
+    if not inst.backup_policy.gate:
+        return None
+    keyring = open_owned(inst).keyring
+    needed = [v.key_id for name in names for v in keyring.key(name).versions if v.sealed is not None]
+    for manifest in good_backups(inst, keyring):
+        if all(manifest.holds(key_id) for key_id in needed):
+            return manifest
+    return create_backup(inst, why=why)
+
+
+def check_gate(inst: Installation) -> None:
+    """Before anything is changed: whether a backup could be made. Raises BackupFailed, StorageFailed,
+    BadConfiguration."""
+    if inst.backup_policy.gate:
+        inst.backups.check_room()
+        inst.sealer.check()
+
+
+def back_up_changes(inst: Installation, *, why: str) -> Generator[Event, None, NetravenKeysError | None]:
+    """At the end of a run: makes a backup when the keyring changed since the newest one or that is too old,
+    and prunes. Returns what went wrong; what the run did stays done."""
+    if not inst.backup_policy.gate:
+        return None
+    try:
+        keyring = open_owned(inst).keyring
+        newest = next(iter(good_backups(inst, keyring)), None)
+        longest = timedelta(days=inst.backup_policy.every_days)
+        if newest is None or newest.epoch < keyring.epoch or inst.clock.now() - newest.created_at >= longest:
+            yield Stage("keyring", "backing up")
+            create_backup(inst, why=why)
+        prune(inst)
+    except NetravenKeysError as problem:
+        return problem
+    return None
+
+
+# --- checking -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check of one backup found. `how` as in the manifest; empty where something is wrong."""
+
+    name: str
+    how: str
+    wrong: str
+
+
+def verify_backup(inst: Installation, name: str) -> Checked:
+    """Opens it where that can be done here, compares, and notes in its manifest that it was verified."""
+    owned = open_owned(inst)
+    listed = _looked_at(inst, name, owned.keyring)
+    manifest = listed.manifest
+    if manifest is None or listed.wrong:
+        return Checked(name, "", listed.wrong)
+    how = "digest"
+    try:
+        for file in manifest.files:
+            if inst.sealer.opens(file.kind):
+                _open(inst, manifest, file)
+                how = "opened"
+    except (BackupDamaged, BackupLocked, BackupFailed) as problem:
+        return Checked(name, "", problem.message)
+    verified = manifest.verified(inst.clock.now(), how)
+    inst.backups.write_manifest(name, manifests.encode(verified, owned.signed))
+    return Checked(name, how, "")
+
+
+def _open(inst: Installation, manifest: Manifest, file: SealedFile) -> documents.Contents:
+    """Raises BackupDamaged, BackupLocked, BackupFailed."""
+    sealed = inst.backups.read(manifest.name, file.kind, limit=MAX_SEALED)
+    if sealed is None:
+        raise BackupDamaged(f"{manifest.name} has no file for {file.kind}")
+    content = inst.sealer.open(sealed)
+    if hashlib.sha256(content.expose()).hexdigest() != manifest.content_sha256:
+        raise BackupDamaged(f"{manifest.name} holds something else than its manifest says")
+    return documents.read(content)
+
+
+def known_name(inst: Installation, given: str) -> str:
+    """A backup by its name, or by the name of one of its files. Raises UsageError."""
+    name = given.rpartition("/")[2]
+    for ending in (".recipients.age", ".age", ".json"):
+        name = name.removesuffix(ending)
+    if name not in inst.backups.names():
+        raise UsageError(f"there is no backup {given!r} in {inst.backups.place}", remedy="See `backup list`.")
+    return name
+
+
+# --- pruning --------------------------------------------------------------------------------------
+
+
+def prune(inst: Installation, *, dry_run: bool = False) -> list[Pruned]:
+    """Removes what retention says, of those that are whole and this keyring's; nothing else is touched."""
+    keyring = open_owned(inst).keyring
+    policy, now = inst.backup_policy, inst.clock.now()
+    found = to_prune(good_backups(inst, keyring), keep=policy.keep, max_age_days=policy.max_age_days, now=now)
+    if dry_run or not found:
+        return found
+    with inst.backups.lock(f"{inst.who} since {now:%Y-%m-%d %H:%M:%S} UTC"):
+        event = BackupsPruned(tuple(pruned.manifest.name for pruned in found))
+        operation = inst.audit.intent(event, now=now, keyring_id=keyring.keyring_id, epoch=keyring.epoch)
+        for pruned in found:
+            inst.backups.remove(pruned.manifest.name)
+        inst.audit.result(operation, "done", now=inst.clock.now(), epoch=keyring.epoch)
+    return found
