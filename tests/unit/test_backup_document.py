@@ -74,7 +74,7 @@ def test_no_bit_can_be_flipped() -> None:
             flipped = bytearray(content)
             flipped[place] ^= 1 << bit
             with pytest.raises(BackupDamaged):
-                document.read(SecretBytes(flipped))
+                document.read(SecretBytes(bytes(flipped)))
 
 
 def test_nothing_can_be_cut_off_or_added() -> None:

@@ -103,6 +103,16 @@ class BackupWritten(Event):
 
 
 @dataclass(frozen=True)
+class KeyringRestored(Event):
+    """`backup_sha256` is of the document inside the backup."""
+
+    name = "keyring.restored"
+    backup_epoch: int
+    backup_sha256: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class BackupsPruned(Event):
     name = "backup.pruned"
     backups: tuple[str, ...]

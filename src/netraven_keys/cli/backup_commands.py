@@ -1,4 +1,4 @@
-"""backup create, list, verify, prune."""
+"""backup create, list, verify, prune; restore."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from netraven_keys.backups.manifest import Manifest
 from netraven_keys.cli import show
 from netraven_keys.cli.invocation import Invocation, ask, common_options, verb
 from netraven_keys.config.world import read_secret_file
+from netraven_keys.errors import StorageFailed, UsageError
 from netraven_keys.keyring.spelling import spell_time
-from netraven_keys.service import backup
+from netraven_keys.service import backup, restore
 from netraven_keys.service.installation import Installation
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,6 +33,7 @@ def add_to(group: click.Group) -> None:
 
     _add_makers(backup_group)
     _add_lookers(backup_group)
+    _add_restore(group)
 
 
 def opening_options(command: F) -> F:
@@ -58,6 +60,80 @@ def opening(run: Invocation, password_file: str | None, identities: tuple[str, .
     inst = run.installation()
     opener = wiring.backup_opener(run.loaded(), run.world, ask, password=password, identities=identities)
     return replace(inst, sealer=opener)
+
+
+def _add_restore(group: click.Group) -> None:
+    @verb(group, "restore")
+    @click.argument("file")
+    @opening_options
+    @click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
+    @click.option("--expect", metavar="FINGERPRINT", help="Of the keyring meant; needed where there is none yet.")
+    @click.option("--without-target", "without", metavar="NAME", multiple=True, help="A target that cannot be reached.")
+    @click.option(
+        "--reason", metavar="TEXT", default="restored from a backup", show_default=True, help="For the record."
+    )
+    def restore_(
+        run: Invocation,
+        file: str,
+        password_file: str | None,
+        identities: tuple[str, ...],
+        dry_run: bool,
+        expect: str | None,
+        without: tuple[str, ...],
+        reason: str,
+    ) -> int:
+        """Make the keyring of a backup, or merge the backup into the keyring that is there.
+
+        FILE is an age file, wherever it lies. Nothing newer is lost and nothing destroyed comes back.
+        """
+        inst = opening(run, password_file, identities)
+        contents, content = restore.open_backup(inst, read_backup(Path(file)))
+        request = restore.Request(expect, without, reason)
+        if dry_run:
+            decided = restore.decide(inst, contents, request)
+        else:
+            decided = restore.restore(inst, contents, content, request)
+        _print_restored(run, decided, dry_run=dry_run)
+        return 0
+
+
+def read_backup(path: Path) -> bytes:
+    """A file from anywhere. Raises UsageError, StorageFailed."""
+    try:
+        with path.open("rb") as file:
+            return file.read(backup.MAX_SEALED + 1)
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}", remedy="See `netraven-keys backup list`.") from None
+    except OSError as problem:
+        raise StorageFailed(f"{path} cannot be read: {problem.strerror}") from None
+
+
+def _print_restored(run: Invocation, decided: restore.Decided, *, dry_run: bool) -> None:
+    keyring = decided.owned.keyring
+    if run.json:
+        show.as_json(
+            {
+                "dry_run": dry_run,
+                "keyring_id": keyring.keyring_id,
+                "fingerprint": decided.fingerprint,
+                "merged": decided.over,
+                "changed": decided.changed is not None,
+                "epoch": decided.highest_epoch + 1 if decided.changed is not None else keyring.epoch,
+                "differences": list(decided.lines),
+            }
+        )
+        return
+    made = f"{decided.contents.created_at:%Y-%m-%d %H:%M} UTC, epoch {decided.contents.owned.keyring.epoch}"
+    show.line(f"backup of {made}, keyring {keyring.keyring_id}, fingerprint {decided.fingerprint}")
+    for line in decided.lines if decided.changed is not None else ():
+        show.line(f"  {show.safe(line)}")
+    if decided.changed is None:
+        show.line("the keyring holds everything that this backup holds; nothing is changed")
+    elif dry_run:
+        show.line("this is what would be done; nothing is changed")
+    else:
+        show.line(f"{show.good('restored')} as epoch {keyring.epoch}")
+        show.line("Look next: netraven-keys verify, then netraven-keys backup create")
 
 
 def _add_makers(group: click.Group) -> None:

@@ -9,6 +9,7 @@ from netraven_keys.cli.invocation import Invocation, verb
 from netraven_keys.cli.progress import follow
 from netraven_keys.cli.status_screen import print_census, print_status
 from netraven_keys.errors import UsageError
+from netraven_keys.keyring.opened import fingerprint
 from netraven_keys.rotation.plan import Plan
 from netraven_keys.rotation.report import KeyReport, error_json, reports_json
 from netraven_keys.service import counting, initialise, reencrypt, rotate, status, verify
@@ -97,6 +98,7 @@ def _init(run: Invocation, without_targets: bool) -> int:
             {
                 "keyring_id": done.keyring.keyring_id,
                 "epoch": done.keyring.epoch,
+                "fingerprint": fingerprint(done.keyring.signing_key),
                 "created": done.created,
                 "done": list(done.done),
             }
@@ -109,6 +111,7 @@ def _init(run: Invocation, without_targets: bool) -> int:
     if done.created:
         show.line()
         show.line("What to do next:")
+        show.line(f"  Keyring fingerprint: {fingerprint(done.keyring.signing_key)}  (a restore elsewhere asks for it)")
         show.line("  1. Keep a copy of the master key away from this machine: without it nothing opens.")
         show.line("  2. Keep what opens the backups away from this machine too, and copies of the backups themselves.")
         show.line("  3. netraven-keys status")

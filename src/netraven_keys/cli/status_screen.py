@@ -9,6 +9,7 @@ from netraven_keys.cli import show
 from netraven_keys.keyring.model import State
 from netraven_keys.rotation.policy import MAX_USES
 from netraven_keys.scheduling.timetable import in_words
+from netraven_keys.service.backup_status import BackupStatus
 from netraven_keys.service.counting import Census
 from netraven_keys.service.status import KeyStatus, Status, VersionStatus
 
@@ -22,6 +23,7 @@ def print_status(status: Status, as_typed: Callable[[str], str]) -> None:
     for key in status.keys:
         show.line()
         _print_key(key)
+    _print_backups(status.backups)
     _print_schedule(status)
     show.line()
     if status.wrong:
@@ -32,6 +34,18 @@ def print_status(status: Status, as_typed: Callable[[str], str]) -> None:
         show.line(show.good("Nothing is wrong."))
     for notice in status.notices:
         show.line(show.faint(f"note: {notice}"))
+
+
+def _print_backups(backups: BackupStatus) -> None:
+    newest = backups.newest
+    if newest is None:
+        return
+    how = "opened" if newest.verified_how == "opened" else "read again"
+    show.line()
+    show.line(
+        f"{show.strong('backup')}  {newest.created_at:%Y-%m-%d %H:%M} UTC, epoch {newest.epoch}, {how} on "
+        f"{newest.verified_at:%Y-%m-%d}  {show.plural(len(backups.good), 'backup')} in {backups.place}"
+    )
 
 
 def _print_key(key: KeyStatus) -> None:

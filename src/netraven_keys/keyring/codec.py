@@ -120,6 +120,7 @@ def _key_out(key: NamedKey) -> dict[str, Any]:
         "name": key.name,
         "algorithm": key.algorithm,
         "sealed_wrapping_key": b64(key.sealed_wrapping_key),
+        "floor": key.floor,
         "rotation": None
         if rotation is None
         else {
@@ -217,7 +218,7 @@ def _slot_in(members: Any) -> Slot:
 
 
 def _key_in(members: Any) -> NamedKey:
-    members = exactly(members, "name", "algorithm", "sealed_wrapping_key", "rotation", "versions", "legacy")
+    members = exactly(members, "name", "algorithm", "sealed_wrapping_key", "floor", "rotation", "versions", "legacy")
     if members["algorithm"] != ALGORITHM:
         raise Invalid(f"the only algorithm is {ALGORITHM}")
     return NamedKey(
@@ -227,6 +228,7 @@ def _key_in(members: Any) -> NamedKey:
         versions=items(members["versions"], _version_in),
         legacy=items(members["legacy"], _legacy_in),
         rotation=None if members["rotation"] is None else _rotation_in(members["rotation"]),
+        floor=number(members["floor"], 0),
     )
 
 

@@ -74,6 +74,14 @@ def _owner_slot(keyring_id: str, master_key: Wraps, root: SecretBytes, now: date
     )
 
 
+def with_owner_slot(owned: OwnedKeyring, master_key: Wraps, now: datetime) -> Keyring:
+    """An owner slot of this master key; one that has its name goes."""
+    keyring = owned.keyring
+    slot = _owner_slot(keyring.keyring_id, master_key, owned.root.key, now)
+    kept = tuple(known for known in keyring.slots if known.name != master_key.name)
+    return replace(keyring, slots=(*kept, slot))
+
+
 def add_reader_slot(owned: OwnedKeyring, master_key: Wraps, names: Sequence[str], now: datetime) -> Keyring:
     """A slot that encrypts and decrypts with the named keys, and can do nothing else.
 

@@ -81,7 +81,11 @@ class LegacyEntry:
 
 @dataclass(frozen=True)
 class NamedKey:
-    """A named data-encryption key: its wrapping key (sealed under the root) and its versions."""
+    """A named data-encryption key: its wrapping key (sealed under the root) and its versions.
+
+    `floor` is the highest version number seen outside of this document, when it was restored from an older
+    backup: numbers up to it are never given again.
+    """
 
     name: str
     algorithm: str
@@ -89,6 +93,7 @@ class NamedKey:
     versions: tuple[Version, ...] = ()
     legacy: tuple[LegacyEntry, ...] = ()
     rotation: Rotation | None = None
+    floor: int = 0
 
     @property
     def primary(self) -> Version | None:

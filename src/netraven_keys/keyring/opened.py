@@ -6,7 +6,9 @@ and only then believe any of it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
@@ -72,6 +74,12 @@ class OpenedKeyring:
         return {(e.format, e.name): seal.open_legacy(sealer, name, e) for e in self.keyring.key(name).legacy}
 
 
+def fingerprint(signing_key: bytes) -> str:
+    """What a keyring is recognised by when it is restored: 64 bits of the SHA-256 of the key that signs it."""
+    digest = hashlib.sha256(signing_key).hexdigest()
+    return "-".join(digest[at : at + 4] for at in range(0, 16, 4))
+
+
 class OwnedKeyring(OpenedKeyring):
     """Opened by an owner slot: holds the root key, and can sign a changed keyring."""
 
@@ -135,6 +143,12 @@ def open_document(document: bytes, master_keys: Sequence[Unwraps]) -> OpenedKeyr
         _verify(keyring, signature, content.signing_key)
         opened = OpenedKeyring(keyring, content.wrapping_keys, slot)
     return opened
+
+
+def opens_with(keyring: Keyring, master_keys: Sequence[Unwraps]) -> bool:
+    """Whether an owner slot opens with one of these. Raises MasterKeyUnavailable and the like when none can tell."""
+    owners = replace(keyring, slots=tuple(slot for slot in keyring.slots if slot.kind is SlotKind.OWNER))
+    return _find_slot(owners, master_keys) is not None
 
 
 def _find_slot(keyring: Keyring, master_keys: Sequence[Unwraps]) -> tuple[Slot, SecretBytes] | None:

@@ -51,8 +51,15 @@ def unique_key_id(candidates: Iterable[int], keyring: Keyring) -> int:
 
 
 def next_number(key: NamedKey) -> int:
-    """Never reused: tombstones stay in the list, so the highest number ever given is in it."""
-    return max((v.number for v in key.versions), default=0) + 1
+    """Never reused: tombstones stay in the list, and what was seen beyond it is in the floor."""
+    return max((key.floor, *(v.number for v in key.versions))) + 1
+
+
+def startable(key: NamedKey) -> list[int]:
+    """Staged versions that may become the primary: above every one that was, or may have been, used."""
+    newest = key.newest_used
+    used = max(key.floor, 0 if newest is None else newest.number)
+    return [v.number for v in key.versions if v.state is S.PRE_ACTIVE and v.number > used]
 
 
 def stage(keyring: Keyring, name: str, *, key_id: int, sealed: bytes, because: Because) -> Keyring:
@@ -76,10 +83,16 @@ def activate(keyring: Keyring, name: str, number: int, because: Because) -> Keyr
             "values never go to a lower version",
             remedy="Stage a new version (`netraven-keys keys stage`) and activate that one.",
         )
+    if version.state is S.PRE_ACTIVE and number <= key.floor:
+        raise TransitionRefused(
+            f"values under versions up to v{key.floor} of {name} were seen, and v{number} is not above them: "
+            "values never go to a lower version",
+            remedy="Stage a new version (`netraven-keys keys stage`) and activate that one.",
+        )
     for other in key.versions:
         if other.number != number and other.state in (S.ACTIVE, S.SUSPENDED):
-            key = key.with_version(_moved(name, other, S.DEACTIVATED, because))
-    return keyring.with_key(key.with_version(_moved(name, version, S.ACTIVE, because)))
+            key = key.with_version(moved(name, other, S.DEACTIVATED, because))
+    return keyring.with_key(key.with_version(moved(name, version, S.ACTIVE, because)))
 
 
 def suspend(keyring: Keyring, name: str, number: int, because: Because) -> Keyring:
@@ -103,10 +116,10 @@ def end_rotation(keyring: Keyring, name: str) -> Keyring:
 
 def _move(keyring: Keyring, name: str, number: int, to: State, because: Because) -> Keyring:
     key = keyring.key(name)
-    return keyring.with_key(key.with_version(_moved(name, key.version(number), to, because)))
+    return keyring.with_key(key.with_version(moved(name, key.version(number), to, because)))
 
 
-def _moved(name: str, version: Version, to: State, because: Because) -> Version:
+def moved(name: str, version: Version, to: State, because: Because) -> Version:
     if to not in ALLOWED[version.state]:
         allowed = ", ".join(sorted(ALLOWED[version.state])) or "nothing"
         raise TransitionRefused(

@@ -12,6 +12,7 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from netraven_keys import __version__
+from netraven_keys.backups.manifest import Manifest
 from netraven_keys.scheduling.state import ScheduleState
 from netraven_keys.service.status import KeyStatus, Status
 
@@ -58,6 +59,15 @@ def _per_key(value: Callable[[KeyStatus], float | None]) -> Callable[[Seen], Ite
             found = value(key)
             if found is not None:
                 yield (key.name,), float(found)
+
+    return samples
+
+
+def _newest_backup(value: Callable[[Manifest], float]) -> Callable[[Seen], Iterator[Sample]]:
+    def samples(seen: Seen) -> Iterator[Sample]:
+        newest = None if seen.status is None else seen.status.backups.newest
+        if newest is not None:
+            yield (), float(value(newest))
 
     return samples
 
@@ -118,6 +128,20 @@ METRICS: tuple[Metric, ...] = (
     Metric("values_plaintext", "Values that are not encrypted.", _KEY, _per_key(lambda k: k.plaintext)),
     Metric("values_quarantined", "Values that could not be read.", _KEY, _per_key(lambda k: k.quarantined)),
     Metric("counted_timestamp_seconds", "When the census was taken.", _KEY, _per_key(_counted)),
+    Metric("backups", "Backups that are whole.", (), _of_status(lambda s: len(s.backups.good))),
+    Metric(
+        "backup_timestamp_seconds",
+        "When the newest whole backup was made.",
+        (),
+        _newest_backup(lambda m: m.created_at.timestamp()),
+    ),
+    Metric("backup_epoch", "The keyring's epoch in it.", (), _newest_backup(lambda m: m.epoch)),
+    Metric(
+        "backup_verified_timestamp_seconds",
+        "When it was last verified.",
+        (),
+        _newest_backup(lambda m: m.verified_at.timestamp()),
+    ),
     Metric("run_due_timestamp_seconds", "When the next scheduled run is due.", (), _schedule(lambda s: s.due_at)),
     Metric(
         "run_last_timestamp_seconds",

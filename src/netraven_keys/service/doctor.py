@@ -63,6 +63,7 @@ def examine(inst: Installation) -> list[Finding]:
         ("files", _files),
         ("keyring", _keyring),
         ("targets", _targets),
+        ("backups", _backups),
         ("hooks", _hooks),
     )
     found: list[Finding] = []
@@ -94,6 +95,15 @@ def _files(inst: Installation) -> Iterator[Finding]:
         yield from _as_findings(subject, faults)
     if inst.store.stamp() is not None:
         inst.store.check_room()
+
+
+def _backups(inst: Installation) -> Iterator[Finding]:
+    """Whether one could be made now. That the directory is there is looked at once there is a keyring."""
+    if inst.backup_policy.gate:
+        yield from _as_findings("backups", inst.backups.faults())
+        inst.sealer.check()
+        if inst.store.stamp() is not None:
+            inst.backups.check_room()
 
 
 def _hooks(inst: Installation) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from netraven_keys.audit.events import (
 )
 from netraven_keys.errors import Busy, KeyringMissing, NetravenKeysError, TargetMisdeclared, TargetUnavailable
 from netraven_keys.keyring import create, transitions
-from netraven_keys.keyring.model import AuditHead, Keyring
+from netraven_keys.keyring.model import AuditHead, Keyring, NamedKey
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.ports import Pattern, Stored
 from netraven_keys.service.backup import HOW_VERIFIED, check_gate, ensure_backed_up
@@ -135,13 +135,20 @@ def _first_version(inst: Installation, owned: OwnedKeyring, name: str, done: lis
     if not any(key.name == name for key in owned.keyring.keys):
         owned = change_keyring(inst, KeyAdded(name), lambda o: _with_key(o, name))
         done.append(f"key {name}")
-    if not owned.keyring.key(name).versions:
+    if not _has_begun(owned.keyring.key(name)):
         owned = change_keyring(
             inst,
             VersionStaged(name, WHY, for_rotation=False),
-            lambda o: o.keyring if o.keyring.key(name).versions else create.stage_version(o, name, because(inst, WHY)),
+            lambda o: (
+                o.keyring if _has_begun(o.keyring.key(name)) else create.stage_version(o, name, because(inst, WHY))
+            ),
         )
     return owned
+
+
+def _has_begun(key: NamedKey) -> bool:
+    """Whether it has a version that is, was or may become the primary."""
+    return key.newest_used is not None or bool(transitions.startable(key))
 
 
 def _activated(inst: Installation, owned: OwnedKeyring, done: list[str]) -> OwnedKeyring:
@@ -153,7 +160,7 @@ def _activated(inst: Installation, owned: OwnedKeyring, done: list[str]) -> Owne
     if backup is not None:
         done.append(f"backup {backup.name}, {HOW_VERIFIED[backup.verified_how]}")
     for name in new:
-        first = owned.keyring.key(name).versions[-1].number
+        first = transitions.startable(owned.keyring.key(name))[-1]
         owned = change_keyring(
             inst, VersionActivated(name, first, WHY), partial(_activate_first, inst=inst, name=name, number=first)
         )

@@ -152,7 +152,20 @@ def create_keyring(inst: Installation, event: Event, new: OwnedKeyring) -> Owned
         return _save(inst, new, new.keyring, event)
 
 
-def _save(inst: Installation, owned: OwnedKeyring, changed: Keyring, event: Event) -> OwnedKeyring:
+def restore_keyring(
+    inst: Installation, event: Event, owned: OwnedKeyring, changed: Keyring, *, expected_epoch: int, at_least: int
+) -> OwnedKeyring:
+    """Saves what a restore made, as an epoch above `at_least`, which is the highest that anybody has seen.
+
+    The caller holds the store's lock, and `expected_epoch` is that of what lies there (0 for nothing).
+    """
+    base = owned.owned(replace(changed, epoch=at_least))
+    return _save(inst, base, base.keyring, event, expected_epoch=expected_epoch)
+
+
+def _save(
+    inst: Installation, owned: OwnedKeyring, changed: Keyring, event: Event, *, expected_epoch: int | None = None
+) -> OwnedKeyring:
     before = owned.keyring
     operation = inst.audit.intent(event, now=inst.clock.now(), keyring_id=before.keyring_id, epoch=before.epoch)
     head = inst.audit.head()
@@ -163,7 +176,8 @@ def _save(inst: Installation, owned: OwnedKeyring, changed: Keyring, event: Even
         audit_head=AuditHead(head.size, head.root_hash),
     )
     try:
-        inst.store.save(owned.document(saved), expected_epoch=before.epoch)
+        expected = before.epoch if expected_epoch is None else expected_epoch
+        inst.store.save(owned.document(saved), expected_epoch=expected)
     except NetravenKeysError as problem:
         _record_failed_save(inst, operation, before, problem)
         raise

@@ -82,9 +82,13 @@ def rotate(inst: Installation, request: Request) -> Generator[Happening, None, R
     reports: list[KeyReport] = []
     with hooked_run(inst, reports) as hooks:
         not_due = yield from rotate_within(inst, request, hooks, reports)
-        not_backed_up = (yield from back_up_changes(inst, why="rotated")) if reports else None
+        not_backed_up = (yield from back_up_changes(inst, why="rotated")) if _any_began(reports) else None
     yield from hooks.ended
     return Result(tuple(reports), not_due, tuple(hooks.failed), not_backed_up)
+
+
+def _any_began(reports: list[KeyReport]) -> bool:
+    return any(report.error is None for report in reports)
 
 
 def rotate_within(
@@ -201,8 +205,7 @@ def _next_version(key: NamedKey) -> tuple[int, bool]:
     if key.rotation is not None:
         used = 0 if newest is None else newest.number
         return max(key.rotation.to_version, used), False
-    floor = 0 if newest is None else newest.number
-    staged = [v.number for v in key.versions if v.state is State.PRE_ACTIVE and v.number > floor]
+    staged = transitions.startable(key)
     return (max(staged), False) if staged else (transitions.next_number(key), True)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from netraven_keys.errors import NetravenKeysError, NotInitialised
 from netraven_keys.keyring.journal import Journal
 from netraven_keys.keyring.model import Keyring, NamedKey, Rotation, State, Version
-from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.keyring.opened import OwnedKeyring, fingerprint
 from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.rotation.policy import MAX_USES, Due, due
 from netraven_keys.scheduling.state import ScheduleState, to_json
 from netraven_keys.scheduling.wrong import Wrong, schedule_findings
+from netraven_keys.service.backup_status import GATE_OFF, BackupStatus, backup_status
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import check_history, open_owned, read_journal, uses_of
 from netraven_keys.service.remembered import Remembered, remembered
@@ -65,13 +66,16 @@ class Status:
     audit_lines: int | None
     schedule: ScheduleState
     running: bool
+    backups: BackupStatus
 
     def to_json(self) -> dict[str, Any]:
         return {
             "keyring_id": self.keyring.keyring_id,
+            "fingerprint": fingerprint(self.keyring.signing_key),
             "epoch": self.keyring.epoch,
             "saved_at": spell_time(self.keyring.saved_at),
             "audit_lines": self.audit_lines,
+            "backup": self.backups.to_json(),
             "schedule": to_json(self.schedule) | {"running_now": self.running},
             "keys": [_key_json(key) for key in self.keys],
             "wrong": [str(wrong) for wrong in self.wrong],
@@ -132,16 +136,19 @@ def status(inst: Installation, *, say_unreachable: bool = True) -> Status:
             Wrong(f"a version was made on {ahead:%Y-%m-%d}, which is yet to come: set this machine's clock right")
         )
     running = inst.schedule.is_taken()
+    backups = backup_status(inst, owned.keyring)
+    wrong.extend(backups.wrong)
     wrong += [*_room_findings(inst), *schedule_findings(schedule, inst.clock.now(), running=running)]
     return Status(
         owned.keyring,
         inst.store.place,
         keys,
         tuple(wrong),
-        inst.notices,
+        inst.notices if backups.gate else (GATE_OFF, *inst.notices),
         _told(lambda: inst.audit.head().size),
         schedule,
         running,
+        backups,
     )
 
 
