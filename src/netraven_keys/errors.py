@@ -175,20 +175,6 @@ class KeyringUnreadable(NetravenKeysError):
     default_remedy = "Make the key directory readable for the application again; reading goes on meanwhile."
 
 
-class BackupFailed(NetravenKeysError):
-    """A backup could not be made, written or checked."""
-
-    code = "backup_failed"
-    default_remedy = "Mend what is named above; nothing was changed. `netraven-keys backup create` tries it alone."
-
-
-class BackupDamaged(NetravenKeysError):
-    """A file is no backup, or not as it was written."""
-
-    code = "backup_damaged"
-    default_remedy = "Use another backup: `netraven-keys backup list` shows them, `backup verify` checks them."
-
-
 # --- exit 2: usage --------------------------------------------------------------------------------
 
 
@@ -355,16 +341,6 @@ class MasterKeyDamaged(MasterKeyError):
     code = "master_key_damaged"
     default_remedy = (
         "Copy the generated master key again, whole: it starts with nrk-master-1- and ends in its checksum."
-    )
-
-
-class BackupLocked(MasterKeyError):
-    """A backup does not open with the password or the identities given."""
-
-    code = "backup_locked"
-    default_remedy = (
-        "Give the password it was sealed with (NETRAVEN_BACKUP_PASSWORD_FILE, or --password-file), or the secret key "
-        "of one of its recipients (--identity FILE)."
     )
 
 

@@ -127,6 +127,7 @@ def assemble(
             keep=rotation.backup.max_backups,
             max_age_days=rotation.backup.max_age_days,
             every_days=rotation.backup.every_days,
+            drill_every_days=rotation.backup.drill_every_days,
         ),
         automatic_rotation=rotation.automatic_rotation,
         timetable=settings.tasks.key_rotation.schedule.timetable(),

@@ -154,7 +154,8 @@ def backups_among_keys(site: Site) -> str:
 
 
 def no_backup_password(site: Site) -> str:
-    del site.environment["NETRAVEN_BACKUP_PASSWORD"]
+    site.settings["security"]["key_rotation"]["backup"]["recipients"] = []
+    site.write_settings()
     return "no backup password and no recipients"
 
 

@@ -284,6 +284,30 @@ CASES = [
         2,
         "not overwritten",
     ),
+    Case(
+        "no backup directory",
+        lambda s: shutil.rmtree(s.directory / "backups"),
+        ROTATE,
+        "backup_failed",
+        1,
+        "is not there",
+    ),
+    Case(
+        "a backup that is none",
+        lambda s: (s.directory / "none.age").write_text("nothing") and None,
+        ("restore", "{directory}/none.age"),
+        "backup_damaged",
+        1,
+        "not an age file",
+    ),
+    Case(
+        "a backup that nobody here can open",
+        lambda s: next((s.directory / "backups").glob("*.recipients.age")).rename(s.directory / "x.age") and None,
+        ("restore", "{directory}/x.age"),
+        "backup_locked",
+        6,
+        "no identity was given",
+    ),
     # exit 4
     Case("before init", lambda s: _fresh(s), ("status",), "not_initialised", 4, "no keyring"),
     Case("rotate before init", lambda s: _fresh(s), ROTATE, "not_initialised", 4, "no keyring"),
@@ -379,7 +403,7 @@ CASES = [
     ),
     Case(
         "no backup password",
-        environment(NETRAVEN_BACKUP_PASSWORD=None),
+        setting("security.key_rotation.backup.recipients", []),
         ("status",),
         "bad_configuration",
         78,
@@ -467,6 +491,7 @@ def all_errors(
 
 # Reached by other tests, or by no command of this release.
 ELSEWHERE = {
+    "restore_conflict": "tests/acceptance/test_restore.py: two versions of one number",
     "busy": "tests/acceptance/test_errors.py::test_a_second_rotation_is_busy",
     "epoch_conflict": "tests/contract/test_stores.py: the lock keeps commands from meeting it",
     "target_unreadable": "tests/acceptance/test_bad_rows.py, on PostgreSQL",

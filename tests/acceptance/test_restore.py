@@ -12,8 +12,8 @@ import pyrage
 import pytest
 
 from netraven_keys.backups import document
+from netraven_keys.backups.errors import BackupDamaged, BackupLocked
 from netraven_keys.crypto.secret import SecretBytes
-from netraven_keys.errors import BackupDamaged, BackupLocked
 from netraven_keys.masterkeys import generated
 from netraven_keys.sealing import age
 from netraven_keys.sealing.age import AgeSealer

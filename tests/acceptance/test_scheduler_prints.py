@@ -11,11 +11,12 @@ import psycopg
 import pytest
 
 from tests.acceptance.schedulers import ROWS, VERB, appears, assert_hidden, labels, running, stale, under_v1
-from tests.site import Site, psycopg_url
+from tests.site import BACKUP_PASSWORD, Site, psycopg_url
 
 
 def test_nothing_it_prints_holds_a_secret_in_any_spelling(site: Site) -> None:
     truth = stale(site, 40)
+    site.environment["NETRAVEN_BACKUP_PASSWORD"] = BACKUP_PASSWORD
     site.execute("INSERT INTO credentials VALUES ('bad', 'nrk:v1:@@@@')")
     secrets = [*truth.values(), site.environment["NETRAVEN_BACKUP_PASSWORD"]]
     secrets += [site.environment["NETRAVEN_ENCRYPTION_KEY"], *map(str, site.values().values())]

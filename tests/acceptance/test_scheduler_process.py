@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.site import Site
+from tests.site import BACKUP_PASSWORD, Site
 
 ROWS = 20_000
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run_system_tasks.py"
@@ -92,6 +92,7 @@ def test_a_signal_ends_it_with_0_while_it_waits_for_a_database(sqlite_site: Site
 
 
 def test_it_writes_events_as_json_lines_and_no_secret(site: Site) -> None:
+    site.environment["NETRAVEN_BACKUP_PASSWORD"] = BACKUP_PASSWORD
     truth = site.credentials(20)
     old = [{"id": row, "value": value} for row, value in site.values().items()]
     site.ok("rotate", "--force", "--reason", "test")
@@ -106,7 +107,7 @@ def test_it_writes_events_as_json_lines_and_no_secret(site: Site) -> None:
     assert "rotation.ended" in names
     assert all(list(line)[:3] == ["at", "level", "event"] for line in said)
     text = b"\n".join(running.lines).decode()
-    secrets = [site.environment["NETRAVEN_ENCRYPTION_KEY"], site.environment["NETRAVEN_BACKUP_PASSWORD"], *truth]
+    secrets = [site.environment["NETRAVEN_ENCRYPTION_KEY"], BACKUP_PASSWORD, *truth]
     stored = [str(value) for value in site.values().values()]
     assert [secret for secret in [*secrets, *truth.values(), *stored] if secret in text] == []
 

@@ -45,11 +45,14 @@ def test_every_change_has_one_intent_and_one_result_in_order(sqlite_site: Site) 
         "keyring.created",
         "key.added",
         "version.staged",
+        "backup.written",
         "version.activated",
         "version.staged",
+        "backup.written",
         "version.activated",
         "reencryption",
         "rotation.ended",
+        "backup.written",
     ]
     staged = next(r for r in records if r["event"] == "version.staged" and r.get("for_rotation"))
     assert staged["reason"] == "because\nof a \x1b[31mtest", "one line in the file, whatever the text holds"

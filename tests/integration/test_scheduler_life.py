@@ -114,7 +114,7 @@ def life(sqlite_site: Site) -> Life:
     sqlite_site.execute("CREATE TABLE credentials (id TEXT PRIMARY KEY, password TEXT)")
     sqlite_site.target("credentials", "password")
     found = Life(sqlite_site, Clock())
-    assert found.live(hours=2) == ["scheduler.ready", "run.started", "key.not_due", "run.ended"]
+    assert found.live(hours=2) == ["scheduler.ready", "run.started", "backup.step", "key.not_due", "run.ended"]
     sqlite_site.add_credentials(50)
     return found
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netraven_keys.backups import document, manifest
+from netraven_keys.backups.errors import BackupDamaged
 from netraven_keys.backups.retention import to_prune
 from netraven_keys.crypto.aead import random_key
 from netraven_keys.crypto.secret import SecretBytes
-from netraven_keys.errors import BackupDamaged
 from netraven_keys.keyring import create, seal
 from netraven_keys.keyring.model import State
 from netraven_keys.keyring.opened import OwnedKeyring

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from netraven_keys.backups.errors import BackupDamaged
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.crypto.signing import public_key_of, signature_fits
-from netraven_keys.errors import BackupDamaged, KeyringTampered
+from netraven_keys.errors import KeyringTampered
 from netraven_keys.keyring import codec, seal
 from netraven_keys.keyring.model import NamedKey
 from netraven_keys.keyring.opened import OwnedKeyring

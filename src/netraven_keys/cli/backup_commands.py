@@ -1,9 +1,11 @@
-"""backup create, list, verify, prune; restore."""
+"""backup create, list, verify, drill, prune; restore; which-key."""
 
 from __future__ import annotations
 
+import gzip
 import sys
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +19,10 @@ from netraven_keys.cli.invocation import Invocation, ask, common_options, verb
 from netraven_keys.config.world import read_secret_file
 from netraven_keys.errors import StorageFailed, UsageError
 from netraven_keys.keyring.spelling import spell_time
-from netraven_keys.service import backup, restore
+from netraven_keys.service import backup, drill, restore, which_key
 from netraven_keys.service.installation import Installation
 
+_PIECE = 1024 * 1024
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -33,7 +36,9 @@ def add_to(group: click.Group) -> None:
 
     _add_makers(backup_group)
     _add_lookers(backup_group)
+    _add_drill(backup_group)
     _add_restore(group)
+    _add_which_key(group)
 
 
 def opening_options(command: F) -> F:
@@ -195,6 +200,73 @@ def _add_lookers(group: click.Group) -> None:
         if not found and not run.json:
             show.line("there is no backup yet: netraven-keys backup create")
         return 3 if any(checked.wrong for checked in found) else 0
+
+
+def _add_drill(group: click.Group) -> None:
+    @verb(group, "drill")
+    @opening_options
+    def drill_(run: Invocation, password_file: str | None, identities: tuple[str, ...]) -> int:
+        """Open the newest and the oldest backup, and read real values with nothing but them."""
+        found = drill.drill(opening(run, password_file, identities))
+        if run.json:
+            show.as_json(found.to_json())
+            return 0 if found.ok else 3
+        for tried in found.tried:
+            read = f"{show.plural(tried.values, 'value')} read with it, one under each version of each target"
+            show.line(f"{tried.backup}: {show.bad('failed') if tried.wrong else show.good(read)}")
+            for line in tried.wrong:
+                show.line(f"  {show.safe(line)}")
+        if not found.tried:
+            show.line(f"{show.bad('no drill:')} the backups cannot be opened here; give --identity or --password-file")
+        return 0 if found.ok else 3
+
+
+def _add_which_key(group: click.Group) -> None:
+    @verb(group, "which-key")
+    @click.argument("file")
+    def which_key_(run: Invocation, file: str) -> int:
+        """Say what opens the values in FILE: a SQLite file, a dump (also .gz), a log, any text.
+
+        Names the versions of the keyring and the backups that open them. Exit 3 when nothing here does.
+        """
+        inst = run.installation()
+        found = which_key.which_key(inst, pieces_of(Path(file)))
+        if run.json:
+            show.as_json({"found": [under.to_json() for under in found]})
+        else:
+            _print_found(found, inst.backups.place)
+        return 3 if any(not under.opens_here and not under.backups for under in found) else 0
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """A file, unpacked where it is packed with gzip. Raises UsageError, StorageFailed."""
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            with gzip.GzipFile(fileobj=raw) if packed else raw as file:
+                while piece := file.read(_PIECE):
+                    yield piece
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}") from None
+    except (OSError, EOFError, zlib.error) as problem:
+        raise StorageFailed(f"{path} cannot be read: {getattr(problem, 'strerror', None) or 'it is cut'}") from None
+
+
+def _print_found(found: list[which_key.Under], place: str) -> None:
+    if not found:
+        show.line("no values of ours are in it")
+    for under in found:
+        of = f", key id {under.key_id}" if under.key_id else ""
+        show.line(f"{show.strong(under.what)}: {show.plural(under.values, 'value')}{of}")
+        if under.keyring:
+            show.line(f"  keyring: {under.keyring}")
+        if under.backups:
+            newest, more = under.backups[0], len(under.backups) - 1
+            show.line(f"  backup:  {newest}{f' and {more} more' if more else ''} in {place}")
+        if not under.opens_here:
+            how = "netraven-keys restore opens it again" if under.backups else show.bad("nothing here opens them")
+            show.line(f"  {how}")
 
 
 def _verdict(how: str) -> str:

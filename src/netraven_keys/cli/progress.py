@@ -10,7 +10,7 @@ from netraven_keys.cli import show
 from netraven_keys.ports import HookResult
 from netraven_keys.rotation.sweep import Progress
 from netraven_keys.service.rotate import Happening
-from netraven_keys.service.sweeping import Stage
+from netraven_keys.service.sweeping import BackupStep, Stage
 
 T = TypeVar("T")
 _EVERY_SECONDS = 10.0
@@ -35,6 +35,8 @@ def follow(steps: Generator[Happening, None, T]) -> T:
                 return result
             if isinstance(event, Stage):
                 display.stage(event)
+            elif isinstance(event, BackupStep):
+                show.note(f"backups: {event.title}")
             elif isinstance(event, HookResult):
                 tell_hook(event)
             elif isinstance(event, Progress):

@@ -168,7 +168,7 @@ def reported(run: Invocation, result: rotate.Result) -> None:
     for report in result.reports:
         print_report(report)
     if problem is not None:
-        show.line(f"{show.bad('not backed up:')} {problem.message}")
+        show.line(f"{show.bad('backups:')} {problem.message}")
         show.line(f"  {problem.remedy}")
 
 

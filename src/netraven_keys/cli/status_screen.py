@@ -46,6 +46,9 @@ def _print_backups(backups: BackupStatus) -> None:
         f"{show.strong('backup')}  {newest.created_at:%Y-%m-%d %H:%M} UTC, epoch {newest.epoch}, {how} on "
         f"{newest.verified_at:%Y-%m-%d}  {show.plural(len(backups.good), 'backup')} in {backups.place}"
     )
+    drill = backups.drill
+    said = f"{drill['at'][:10]}, {'done' if drill['ok'] else show.bad('failed')}" if drill else "never done"
+    show.line(f"  drill: {said}")
 
 
 def _print_key(key: KeyStatus) -> None:

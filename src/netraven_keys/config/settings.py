@@ -68,6 +68,9 @@ class Backup(Group):
     max_backups: int = Field(5, ge=1, le=1000, description="How many backups are kept.")
     max_age_days: Days | None = Field(None, description="Backups older than this are pruned, down to one.")
     every_days: Days = Field(7, description="A scheduled run backs up when the newest one is older.")
+    drill_every_days: Days | None = Field(
+        30, description="A scheduled run reads values with the backups when that was last done longer ago."
+    )
     password_file: str | None = Field(
         None, description="File with the backup password. Environment: NETRAVEN_BACKUP_PASSWORD(_FILE)."
     )

@@ -111,7 +111,7 @@ def _backup(settings: Settings, world: World) -> list[Finding]:
     if password is None:
         return [
             Finding(
-                "no backup password and no recipients are set, so key backups could not be made",
+                "no backup password and no recipients are set, so key backups cannot be made",
                 f"Set {BACKUP_PASSWORD}_FILE, `backup.password_file` or `backup.recipients`.",
                 BadConfiguration,
                 new_password,

@@ -201,6 +201,14 @@ class HookFailed(LogEvent):
 
 
 @dataclass(frozen=True)
+class BackupStepBegun(LogEvent):
+    """What a run does for the backups: `backing up`, or a `drill`. What goes wrong with it is in `run.ended`."""
+
+    name = "backup.step"
+    step: str
+
+
+@dataclass(frozen=True)
 class Warned(LogEvent):
     """Something to be known that stops nothing."""
 

@@ -72,6 +72,18 @@ def _newest_backup(value: Callable[[Manifest], float]) -> Callable[[Seen], Itera
     return samples
 
 
+def _drill_at(seen: Seen) -> Iterator[Sample]:
+    drill = {} if seen.status is None else seen.status.backups.drill
+    if drill:
+        yield from _when(datetime.fromisoformat(drill["at"]))
+
+
+def _drill_ok(seen: Seen) -> Iterator[Sample]:
+    drill = {} if seen.status is None else seen.status.backups.drill
+    if drill:
+        yield (), float(drill["ok"])
+
+
 def _schedule(value: Callable[[ScheduleState], datetime | None]) -> Callable[[Seen], Iterator[Sample]]:
     return lambda seen: _when(value(seen.schedule))
 
@@ -142,6 +154,8 @@ METRICS: tuple[Metric, ...] = (
         (),
         _newest_backup(lambda m: m.verified_at.timestamp()),
     ),
+    Metric("drill_timestamp_seconds", "When values were last read with the backups.", (), _drill_at),
+    Metric("drill_ok", "Whether that worked.", (), _drill_ok),
     Metric("run_due_timestamp_seconds", "When the next scheduled run is due.", (), _schedule(lambda s: s.due_at)),
     Metric(
         "run_last_timestamp_seconds",

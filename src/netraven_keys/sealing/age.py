@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import pyrage
 
+from netraven_keys.backups.errors import BackupDamaged, BackupFailed, BackupLocked
 from netraven_keys.crypto.secret import SecretBytes
-from netraven_keys.errors import BackupDamaged, BackupFailed, BackupLocked, BadConfiguration
+from netraven_keys.errors import BadConfiguration
 from netraven_keys.sealing import child
 from netraven_keys.sealing.memory import available_memory
 

@@ -7,22 +7,20 @@ the manifest says. Nothing else is believed, so that a file that was swapped or 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 from netraven_keys.audit.events import BackupsPruned, BackupWritten
 from netraven_keys.backups import document as documents
 from netraven_keys.backups import manifest as manifests
+from netraven_keys.backups.errors import BackupDamaged, BackupFailed, BackupLocked
 from netraven_keys.backups.manifest import BACKUP_NAME, Manifest, SealedFile
 from netraven_keys.backups.retention import Pruned, to_prune
 from netraven_keys.crypto.secret import SecretBytes
-from netraven_keys.errors import BackupDamaged, BackupFailed, BackupLocked, NetravenKeysError, UsageError
+from netraven_keys.errors import NetravenKeysError, UsageError
 from netraven_keys.keyring.model import Keyring
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import as_owner, open_keyring, open_owned, open_present, record_dead
-from netraven_keys.service.sweeping import Event, Stage
 
 HOW_VERIFIED = {"opened": "opened again and compared", "digest": "read again and compared"}
 MAX_SEALED = documents.MAX_DOCUMENT + 16 * 1024 * 1024
@@ -184,24 +182,6 @@ def check_gate(inst: Installation) -> None:
         inst.sealer.check()
 
 
-def back_up_changes(inst: Installation, *, why: str) -> Generator[Event, None, NetravenKeysError | None]:
-    """At the end of a run: makes a backup when the keyring changed since the newest one or that is too old,
-    and prunes. Returns what went wrong; what the run did stays done."""
-    if not inst.backup_policy.gate:
-        return None
-    try:
-        keyring = open_owned(inst).keyring
-        newest = next(iter(good_backups(inst, keyring)), None)
-        longest = timedelta(days=inst.backup_policy.every_days)
-        if newest is None or newest.epoch < keyring.epoch or inst.clock.now() - newest.created_at >= longest:
-            yield Stage("keyring", "backing up")
-            create_backup(inst, why=why)
-        prune(inst)
-    except NetravenKeysError as problem:
-        return problem
-    return None
-
-
 # --- checking -------------------------------------------------------------------------------------
 
 
@@ -225,7 +205,7 @@ def verify_backup(inst: Installation, name: str) -> Checked:
     try:
         for file in manifest.files:
             if inst.sealer.opens(file.kind):
-                _open(inst, manifest, file)
+                open_file(inst, manifest, file)
                 how = "opened"
     except (BackupDamaged, BackupLocked, BackupFailed) as problem:
         return Checked(name, "", problem.message)
@@ -234,7 +214,7 @@ def verify_backup(inst: Installation, name: str) -> Checked:
     return Checked(name, how, "")
 
 
-def _open(inst: Installation, manifest: Manifest, file: SealedFile) -> documents.Contents:
+def open_file(inst: Installation, manifest: Manifest, file: SealedFile) -> documents.Contents:
     """Raises BackupDamaged, BackupLocked, BackupFailed."""
     sealed = inst.backups.read(manifest.name, file.kind, limit=MAX_SEALED)
     if sealed is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from netraven_keys.service.backup import list_backups
 from netraven_keys.service.installation import Installation
 
 CREATE = "netraven-keys backup create"
+DRILL = "netraven-keys backup drill"
 # A run that comes a little late makes no finding.
 _PATIENCE = timedelta(days=1)
 GATE_OFF = "`auto_backup` is off: versions are used before any backup holds them, and nobody backs up"
@@ -28,6 +30,7 @@ class BackupStatus:
     place: str
     good: tuple[Manifest, ...]
     wrong: tuple[Wrong, ...]
+    drill: Mapping[str, Any]
 
     @property
     def newest(self) -> Manifest | None:
@@ -38,6 +41,7 @@ class BackupStatus:
         return {
             "gate": self.gate,
             "kept": len(self.good),
+            "drill": dict(self.drill) or None,
             "newest": None
             if newest is None
             else {
@@ -50,14 +54,14 @@ class BackupStatus:
         }
 
 
-def backup_status(inst: Installation, keyring: Keyring) -> BackupStatus:
-    """Never raises: what cannot be looked at is a finding, unless no backup is wanted."""
+def backup_status(inst: Installation, keyring: Keyring, drill: Mapping[str, Any]) -> BackupStatus:
+    """Never raises: what cannot be looked at is a finding, unless no backup is wanted. `drill` is the last one."""
     gate, place = inst.backup_policy.gate, inst.backups.place
     try:
         listed = list_backups(inst, keyring)
     except NetravenKeysError as problem:
         wrong = (Wrong(problem.message, problem.command),) if gate else ()
-        return BackupStatus(gate, place, (), wrong)
+        return BackupStatus(gate, place, (), wrong, drill)
     good = sorted(
         (one.manifest for one in listed if one.manifest is not None and not one.wrong),
         key=lambda manifest: (manifest.epoch, manifest.created_at),
@@ -66,7 +70,9 @@ def backup_status(inst: Installation, keyring: Keyring) -> BackupStatus:
     found = [Wrong(f"backup {one.name}: {one.wrong}", "netraven-keys backup list") for one in listed if one.wrong]
     if gate:
         found.extend(_missing(inst, keyring, good))
-    return BackupStatus(gate, place, tuple(good), tuple(found))
+    if drill and not drill["ok"]:
+        found.append(Wrong(f"the last drill ({drill['at'][:10]}) could not read with the backups", DRILL))
+    return BackupStatus(gate, place, tuple(good), tuple(found), drill)
 
 
 def _missing(inst: Installation, keyring: Keyring, good: list[Manifest]) -> list[Wrong]:

@@ -48,6 +48,7 @@ class BackupPolicy:
     keep: int
     max_age_days: int | None
     every_days: int
+    drill_every_days: int | None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from netraven_keys.audit.events import Reencryption
 from netraven_keys.errors import NetravenKeysError, UnknownTarget
 from netraven_keys.rotation.report import KeyReport
-from netraven_keys.service.backup import back_up_changes
+from netraven_keys.service.backup_upkeep import back_up_changes
 from netraven_keys.service.initialise import adopt_legacy_keys
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import (

@@ -26,7 +26,8 @@ from netraven_keys.ports import HookResult
 from netraven_keys.rotation.plan import Plan
 from netraven_keys.rotation.policy import Due, due
 from netraven_keys.rotation.report import KeyReport, exit_status_of
-from netraven_keys.service.backup import back_up_changes, check_gate, ensure_backed_up
+from netraven_keys.service.backup import check_gate, ensure_backed_up
+from netraven_keys.service.backup_upkeep import back_up_changes
 from netraven_keys.service.hooks import HookedRun, hooked_run
 from netraven_keys.service.initialise import adopt_legacy_keys
 from netraven_keys.service.installation import Installation

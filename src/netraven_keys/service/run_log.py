@@ -12,7 +12,7 @@ from netraven_keys.rotation.report import KeyReport
 from netraven_keys.rotation.sweep import Progress
 from netraven_keys.service.rotate import Happening
 from netraven_keys.service.scheduled_run import RunResult
-from netraven_keys.service.sweeping import Stage
+from netraven_keys.service.sweeping import BackupStep, Stage
 
 _EVERY_SECONDS = 10.0
 
@@ -47,6 +47,8 @@ class RunLog:
                 self._stage = events.RotationProgress(key, title, 0, total)
                 self._said = self._clock.monotonic()
                 self._emit(events.RotationStage(key, title, total))
+            case BackupStep(title):
+                self._emit(events.BackupStepBegun(title))
             case Progress(_, seen, _):
                 self._stage = replace(self._stage, seen=self._stage.seen + seen)
                 if self._clock.monotonic() - self._said >= _EVERY_SECONDS:

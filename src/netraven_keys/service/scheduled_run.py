@@ -14,7 +14,7 @@ from netraven_keys.errors import NetravenKeysError
 from netraven_keys.rotation.report import KeyReport
 from netraven_keys.rotation.sweep import AboutToWrite
 from netraven_keys.service import counting
-from netraven_keys.service.backup import back_up_changes
+from netraven_keys.service.backup_upkeep import back_up_changes, drill_when_due
 from netraven_keys.service.hooks import HookedRun, hooked_run
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import open_owned, read_journal
@@ -46,7 +46,7 @@ class RunResult(Result):
             if report.quarantined:
                 return f"{report.key}: {report.quarantined:,} values in quarantine"
         if self.not_backed_up is not None:
-            return f"not backed up: {self.not_backed_up.message}"
+            return f"backups: {self.not_backed_up.message}"
         for hook in self.failed_hooks:
             return f"the {hook.hook} hook {hook.program} failed: {hook.failure}"
         return ""
@@ -64,6 +64,7 @@ def scheduled_run(inst: Installation, *, next_run: datetime) -> Generator[Happen
         rotated = {report.key for report in reports}
         yield from _sweep(inst, [name for name in inst.policies if name not in rotated], hooks, reports)
         not_backed_up = yield from back_up_changes(inst, why="scheduled run")
+        not_backed_up = not_backed_up or (yield from drill_when_due(inst))
     yield from hooks.ended
     return RunResult(tuple(reports), not_due, tuple(hooks.failed), not_backed_up)
 

@@ -136,7 +136,7 @@ def status(inst: Installation, *, say_unreachable: bool = True) -> Status:
             Wrong(f"a version was made on {ahead:%Y-%m-%d}, which is yet to come: set this machine's clock right")
         )
     running = inst.schedule.is_taken()
-    backups = backup_status(inst, owned.keyring)
+    backups = backup_status(inst, owned.keyring, journal.drill)
     wrong.extend(backups.wrong)
     wrong += [*_room_findings(inst), *schedule_findings(schedule, inst.clock.now(), running=running)]
     return Status(

@@ -47,7 +47,14 @@ class Stage:
     total: int = 0
 
 
-Event = Stage | Progress | AboutToWrite
+@dataclass(frozen=True)
+class BackupStep:
+    """What is being done for the backups: `title` for people."""
+
+    title: str
+
+
+Event = Stage | Progress | AboutToWrite | BackupStep
 Steps = Generator[Event, None, KeyReport]
 
 

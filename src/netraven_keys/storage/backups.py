@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from netraven_keys.errors import BackupFailed
+from netraven_keys.backups.errors import BackupFailed
 from netraven_keys.faults import Fault
 from netraven_keys.storage import durable, locks
 from netraven_keys.storage.faults import directory_faults

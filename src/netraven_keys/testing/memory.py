@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from netraven_keys.errors import BackupFailed, Busy, EpochConflict
+from netraven_keys.backups.errors import BackupFailed
+from netraven_keys.errors import Busy, EpochConflict
 from netraven_keys.faults import Fault
 from netraven_keys.ports import (
     EVERYTHING,
