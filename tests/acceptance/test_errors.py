@@ -294,7 +294,7 @@ CASES = [
     ),
     Case(
         "a backup that is none",
-        lambda s: (s.directory / "none.age").write_text("nothing") and None,
+        lambda s: _write(s.directory / "none.age"),
         ("restore", "{directory}/none.age"),
         "backup_damaged",
         1,
@@ -302,7 +302,7 @@ CASES = [
     ),
     Case(
         "a backup that nobody here can open",
-        lambda s: next((s.directory / "backups").glob("*.recipients.age")).rename(s.directory / "x.age") and None,
+        lambda s: _take(next((s.directory / "backups").glob("*.recipients.age")), s.directory / "x.age"),
         ("restore", "{directory}/x.age"),
         "backup_locked",
         6,
@@ -427,6 +427,14 @@ CASES = [
         "0644",
     ),
 ]
+
+
+def _write(path: Path) -> None:
+    path.write_text("nothing")
+
+
+def _take(path: Path, to: Path) -> None:
+    path.rename(to)
 
 
 def _replace_by_file(directory: Path) -> None:

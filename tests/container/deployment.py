@@ -10,6 +10,7 @@ import yaml
 
 from netraven_keys.masterkeys import generated
 from tests.container.kit import HARDENED, IMAGE, MOVED, POSTGRES, Bench, Container, Database, Ran, until
+from tests.site import RECIPIENT
 
 WEEK = 7 * 86400
 VOLUMES = {
@@ -48,10 +49,11 @@ class Deployment:
         self.environment = {
             "CONFIG_FILE": "config/key_rotation.yaml",
             "NETRAVEN_ENCRYPTION_KEY_FILE": "/run/secrets/netraven_encryption_key",
-            "NETRAVEN_BACKUP_PASSWORD_FILE": "/run/secrets/netraven_backup_password",
             "DB_PASSWORD_FILE": "/run/secrets/db_password",
         }
         self.settings: dict[str, Any] = yaml.safe_load(Path("config/key_rotation.yaml").read_text(encoding="utf-8"))
+        # Sealing for a public key takes no time; tests/container/test_backups.py and test_compose.py use a password.
+        self.settings["security"]["key_rotation"]["backup"]["recipients"] = [RECIPIENT]
         if not targets:
             self.settings["targets"] = []
         self.write_settings()
@@ -76,7 +78,7 @@ class Deployment:
 
     def options(self, *more: str) -> tuple[str, ...]:
         """`podman run`'s, with everything mounted."""
-        mounts = {**{self.volumes[purpose]: place for purpose, place in VOLUMES.items()}}
+        mounts = {self.volumes[purpose]: place for purpose, place in VOLUMES.items() if purpose in self.volumes}
         return (
             *HARDENED,
             f"--network={self.bench.network()}",

@@ -60,6 +60,7 @@ class AuditLog:
         self._offset = 0
         self._epochs: dict[str, int] = {}
         self._open: dict[str, Operation] = {}
+        self._done: set[tuple[str, str]] = set()
 
     def __repr__(self) -> str:
         return f"<AuditLog {self._path}>"
@@ -86,6 +87,11 @@ class AuditLog:
         """The ids of the keyrings whose changes this log records."""
         self.head()
         return [keyring_id for keyring_id, epoch in self._epochs.items() if keyring_id and epoch > 0]
+
+    def has_done(self, event: str, keyring_id: str) -> bool:
+        """Whether one of this kind ever ended well for this keyring."""
+        self.head()
+        return (event, keyring_id) in self._done
 
     def unfinished(self, event: str | None = None) -> list[Operation]:
         """Intents without a result, oldest first."""
@@ -217,6 +223,8 @@ class AuditLog:
             self._open[operation] = Operation(operation, str(record["event"]), keyring_id)
         else:
             self._open.pop(operation, None)
+            if record.get("outcome") == "done":
+                self._done.add((str(record.get("event")), keyring_id))
             self._epochs[keyring_id] = max(epoch, self._epochs.get(keyring_id, 0))
 
 

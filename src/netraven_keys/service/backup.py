@@ -171,15 +171,32 @@ def ensure_backed_up(inst: Installation, names: list[str], *, why: str) -> Manif
     for manifest in good_backups(inst, keyring):
         if all(manifest.holds(key_id) for key_id in needed):
             return manifest
+    _check_place(inst, keyring)
     return create_backup(inst, why=why)
+
+
+def _check_place(inst: Installation, keyring: Keyring) -> None:
+    """Raises BackupFailed where backups were written and none is there: then it is not the place they are in."""
+    if inst.audit.has_done(BackupWritten.name, keyring.keyring_id) and not good_backups(inst, keyring):
+        raise BackupFailed(
+            f"{inst.backups.place} holds none of the backups that were written: is another volume mounted there?",
+            remedy="Mount the right one. If the place is meant to be new: netraven-keys backup create",
+            command="netraven-keys backup create",
+        )
 
 
 def check_gate(inst: Installation) -> None:
     """Before anything is changed: whether a backup could be made. Raises BackupFailed, StorageFailed,
     BadConfiguration."""
     if inst.backup_policy.gate:
-        inst.backups.check_room()
-        inst.sealer.check()
+        check_can_back_up(inst)
+        _check_place(inst, open_owned(inst).keyring)
+
+
+def check_can_back_up(inst: Installation) -> None:
+    """Room, and something to seal with. Raises as `check_gate`."""
+    inst.backups.check_room()
+    inst.sealer.check()
 
 
 # --- checking -------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from netraven_keys.keyring import create, transitions
 from netraven_keys.keyring.model import AuditHead, Keyring, NamedKey
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.ports import Pattern, Stored
-from netraven_keys.service.backup import HOW_VERIFIED, check_gate, ensure_backed_up
+from netraven_keys.service.backup import HOW_VERIFIED, check_can_back_up, ensure_backed_up
 from netraven_keys.service.installation import Installation, ManagedTarget
 from netraven_keys.service.keyring_access import (
     because,
@@ -67,7 +67,7 @@ def initialise(inst: Installation, *, without_targets: bool = False) -> Initiali
         _refuse_over_a_lost_keyring(inst, may_be_away=without_targets)
         if inst.backup_policy.gate:
             inst.backups.make()
-        check_gate(inst)
+            check_can_back_up(inst)
     if not without_targets:
         _make_epoch_tables(inst, done)
     if created:
