@@ -26,7 +26,7 @@ from netraven_keys.masterkeys import generated
 from netraven_keys.targets.engines import make_engine
 
 BACKUP_PASSWORD = "a backup password of the tests, long enough"
-# Most tests seal backups for a public key, which takes milliseconds; a passphrase takes seconds and 512 MiB.
+# Most tests seal backups for a public key, which takes milliseconds; a passphrase takes seconds and 256 MiB.
 IDENTITY = pyrage.x25519.Identity.generate()
 RECIPIENT = str(IDENTITY.to_public())
 Parameters = Sequence[Mapping[str, Any]]

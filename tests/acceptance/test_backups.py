@@ -289,7 +289,7 @@ def test_too_little_memory_for_a_passphrase_is_said_before_anything_is_changed(
     monkeypatch.setattr(age, "available_memory", lambda: 300 * 2**20)
     outcome = sqlite_site.run(*FORCE)
     assert outcome.status == 1
-    assert "takes 576 MiB of memory, and 300 MiB are there" in outcome.err
+    assert "takes 320 MiB of memory, and 300 MiB are there" in outcome.err
     assert "backup.recipients" in outcome.err
     assert state(sqlite_site) == before
 

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DontWrapMixin
 
 from netraven_keys import errors
 from netraven_keys.cli import demo_command
+from netraven_keys.keyring import slots
 from netraven_keys.masterkeys import generated
 from netraven_keys.service import sweeping
 from tests.site import Site
@@ -149,7 +150,6 @@ def reader_slot(site: Site) -> None:
     """The master key at hand is an application's."""
     from netraven_keys.audit.events import KeyringCreated
     from netraven_keys.cli.invocation import Invocation, ask
-    from netraven_keys.keyring import create
     from netraven_keys.masterkeys.from_text import master_key_from_text
     from netraven_keys.service.keyring_access import change_keyring
     from netraven_keys.wiring import installation
@@ -160,7 +160,7 @@ def reader_slot(site: Site) -> None:
         change_keyring(
             inst,
             KeyringCreated(("application",)),
-            lambda owned: create.add_reader_slot(
+            lambda owned: slots.add_reader_slot(
                 owned, master_key_from_text("application", key), ["credentials"], inst.clock.now()
             ),
         )

@@ -9,6 +9,7 @@ from tests.container.kit import GROUP, IMAGE
 
 BACKUPS = "/app/data/key_backups"
 PASSWORD = {"NETRAVEN_BACKUP_PASSWORD_FILE": "/run/secrets/netraven_backup_password"}
+OWNED = f"uid={GROUP},gid={GROUP},mode=0700"
 FORCE = ("rotate", "--force", "--reason", "test")
 
 
@@ -18,7 +19,7 @@ def test_a_gibibyte_is_enough_for_a_password_and_less_is_said(deployment: Deploy
     deployment.cli("init", options=("--memory=1g",))
     verified = deployment.cli("backup", "verify", options=("--memory=1g",))
     assert "opened, and as it was written" in verified.out
-    refused = deployment.cli(*FORCE, ok=False, options=("--memory=400m",))
+    refused = deployment.cli(*FORCE, ok=False, options=("--memory=300m",))
     assert refused.status == 1
     assert "MiB of memory, and" in refused.err
     assert "Give the process 1 GiB" in refused.err
@@ -27,7 +28,7 @@ def test_a_gibibyte_is_enough_for_a_password_and_less_is_said(deployment: Deploy
 
 
 def test_a_full_backup_volume_stops_the_rotation_before_the_activation_and_is_said(deployment: Deployment) -> None:
-    small = ("--opt=type=tmpfs", "--opt=device=tmpfs", f"--opt=o=size=20m,uid={GROUP},gid={GROUP},mode=0700")
+    small = ("--opt=type=tmpfs", "--opt=device=tmpfs", f"--opt=o=nr_blocks=5120,{OWNED}")
     deployment.volumes["backups"] = deployment.bench.volume("small", *small)
     holder = deployment.bench.start(
         "holder", f"--volume={deployment.volumes['backups']}:{BACKUPS}", IMAGE, "sleep", "infinity"
@@ -58,7 +59,9 @@ def test_a_read_only_and_a_vanished_backup_volume_stop_the_rotation_too(deployme
     read_only = deployment.cli(*FORCE, ok=False, options=(f"{volume}:ro",))
     assert read_only.status == 1
     assert "Read-only file system" in read_only.err
-    other = deployment.cli(*FORCE, ok=False, options=(f"--tmpfs={BACKUPS}:rw,mode=0700,uid={GROUP},gid={GROUP}",))
+    empty = ("--opt=type=tmpfs", "--opt=device=tmpfs", f"--opt=o=nr_blocks=12288,{OWNED}")
+    deployment.volumes["backups"] = deployment.bench.volume("empty", *empty)
+    other = deployment.cli(*FORCE, ok=False)
     assert other.status == 1
     assert "holds none of the backups that were written" in other.err
     assert database.versions() == {"v1": 5}

@@ -199,7 +199,7 @@ def reader_slot(site: Site) -> str:
     """A reader slot `application` for the key `credentials`; returns its master key."""
     from netraven_keys.audit.events import KeyringCreated
     from netraven_keys.cli.invocation import Invocation, ask
-    from netraven_keys.keyring import create
+    from netraven_keys.keyring import slots
     from netraven_keys.masterkeys import generated
     from netraven_keys.masterkeys.from_text import master_key_from_text
     from netraven_keys.service.keyring_access import change_keyring
@@ -212,7 +212,7 @@ def reader_slot(site: Site) -> str:
         change_keyring(
             inst,
             KeyringCreated(("application",)),
-            lambda owned: create.add_reader_slot(owned, master_key, ["credentials"], inst.clock.now()),
+            lambda owned: slots.add_reader_slot(owned, master_key, ["credentials"], inst.clock.now()),
         )
         inst.close()
     return text

@@ -17,7 +17,7 @@ from netraven_keys.backups.errors import BackupDamaged
 from netraven_keys.backups.retention import to_prune
 from netraven_keys.crypto.aead import random_key
 from netraven_keys.crypto.secret import SecretBytes
-from netraven_keys.keyring import create, seal
+from netraven_keys.keyring import create, seal, slots
 from netraven_keys.keyring.model import State
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.keyring.spelling import spell
@@ -31,7 +31,7 @@ def full() -> OwnedKeyring:
         owned = activated(owned, "credentials")
     owned = owned.owned(in_state(owned.keyring, "credentials", 1, State.DESTROYED))
     owned = owned.owned(create.add_legacy_entries(owned, "credentials", {("netraven-gen1", "default"): random_key()}))
-    return owned.owned(create.add_reader_slot(owned, master_key("reader"), ["credentials"], NOW))
+    return owned.owned(slots.add_reader_slot(owned, master_key("reader"), ["credentials"], NOW))
 
 
 OWNED = full()

@@ -39,6 +39,37 @@ class LegacyKeysSealed(Event):
 
 
 @dataclass(frozen=True)
+class SlotAdded(Event):
+    """`keys` are those that a reader may use; empty for an owner."""
+
+    name = "slot.added"
+    slot: str
+    kind: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SlotRemoved(Event):
+    name = "slot.removed"
+    slot: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class SlotRewrapped(Event):
+    name = "slot.rewrapped"
+    slot: str
+
+
+@dataclass(frozen=True)
+class KeyringRekeyed(Event):
+    """A new root and signing key; `dropped` are the slots that did not get it."""
+
+    name = "keyring.rekeyed"
+    dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class VersionStaged(Event):
     name = "version.staged"
     key: str

@@ -1,22 +1,17 @@
-"""keys list, show, stage, activate, suspend, resume; master generate, list."""
+"""keys list, show, stage, activate, suspend, resume."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from netraven_keys.cli import show
 from netraven_keys.cli.invocation import Invocation, common_options, verb
-from netraven_keys.errors import NotInitialised, UsageError
-from netraven_keys.keyring import codec
 from netraven_keys.keyring.model import Version
 from netraven_keys.keyring.spelling import spell_time
-from netraven_keys.masterkeys import generated
 from netraven_keys.service import keys
 from netraven_keys.service.keyring_access import open_keyring
-from netraven_keys.storage import durable
 
 
 class VersionNumber(click.ParamType[int]):
@@ -39,13 +34,7 @@ def add_to(group: click.Group) -> None:
     def keys_group() -> None:
         """Versions one by one."""
 
-    @group.group("master")
-    @common_options
-    def master_group() -> None:
-        """Master keys and the slots they open."""
-
     _add_key_verbs(keys_group)
-    _add_master_verbs(master_group)
 
 
 def _add_key_verbs(group: click.Group) -> None:
@@ -154,56 +143,3 @@ def _key_json(name: str, versions: tuple[Version, ...]) -> dict[str, Any]:
             for version in versions
         ],
     }
-
-
-def _add_master_verbs(group: click.Group) -> None:
-    @verb(group)
-    @click.option("--out", metavar="FILE", help="Write it to a new file of mode 0600 instead of stdout.")
-    def generate(run: Invocation, out: str | None) -> int:
-        """Make a new master key: 256 random bits with a checksum."""
-        key = generated.generate()
-        if out is None:
-            text = key.expose().decode("ascii")
-            if run.json:
-                show.as_json({"master_key": text})
-            else:
-                show.line(text)
-            return 0
-        try:
-            durable.write_new(Path(out), key.expose() + b"\n")
-        except FileExistsError:  # it may be the only copy of a master key
-            raise UsageError(f"{out} exists and is not overwritten", remedy="Name a new file.") from None
-        if run.json:
-            show.as_json({"file": out})
-        else:
-            show.line(f"a new master key is in {out}; keep a copy of it away from this machine")
-        return 0
-
-    @verb(group, "list")
-    def list_(run: Invocation) -> int:
-        """The slots of the keyring: what can open it. Needs no master key."""
-        inst = run.installation()
-        document = inst.store.load()
-        if document is None:
-            raise NotInitialised(f"there is no keyring at {inst.store.place} yet")
-        slots = codec.decode(document)[0].slots
-        if run.json:
-            members = [
-                {
-                    "name": slot.name,
-                    "kind": slot.kind.value,
-                    "origin": slot.origin,
-                    "created_at": spell_time(slot.created_at),
-                    "keys": list(slot.keys),
-                }
-                for slot in slots
-            ]
-            show.as_json({"slots": members, "verified": False})
-            return 0
-        rows = [("slot", "kind", "made of", "created", "keys")]
-        for slot in slots:
-            what = ", ".join(slot.keys) or "all"
-            rows.append((slot.name, slot.kind, slot.origin, f"{slot.created_at:%Y-%m-%d}", what))
-        show.table(rows, indent="")
-        show.note("read without a master key: the document's signature was not verified")
-        return 0

@@ -19,6 +19,7 @@ from netraven_keys.cli import (
     demo_command,
     doctor_command,
     key_commands,
+    master_commands,
     rotation_commands,
     schedule_command,
     setup_commands,
@@ -56,6 +57,7 @@ for _commands in (
     doctor_command,
     backup_commands,
     key_commands,
+    master_commands,
     value_commands,
     setup_commands,
 ):

@@ -19,6 +19,7 @@ from netraven_keys.keyring.model import (
     Keyring,
     LegacyEntry,
     NamedKey,
+    Predecessor,
     Rotation,
     Slot,
     SlotKind,
@@ -98,6 +99,9 @@ def _document(keyring: Keyring) -> dict[str, Any]:
         },
         "slots": [_slot_out(slot) for slot in keyring.slots],
         "keys": [_key_out(key) for key in keyring.keys],
+        "predecessors": [
+            {"signing_key": b64(mark.signing_key), "signature": b64(mark.signature)} for mark in keyring.predecessors
+        ],
     }
 
 
@@ -156,7 +160,7 @@ def _keyring(members: Any) -> Keyring:
     members = exactly(
         members,
         *("format", "keyring_id", "epoch", "created_at", "saved_at", "audit_head", "signing_key", "audit_key"),
-        *("sealed", "slots", "keys"),
+        *("sealed", "slots", "keys", "predecessors"),
     )
     head = exactly(members["audit_head"], "size", "root_hash")
     sealed = exactly(members["sealed"], "signing_seed", "journal_key", "audit_seed")
@@ -173,6 +177,7 @@ def _keyring(members: Any) -> Keyring:
         sealed_audit_seed=octets(sealed["audit_seed"]),
         slots=items(members["slots"], _slot_in),
         keys=items(members["keys"], _key_in),
+        predecessors=items(members["predecessors"], _predecessor_in),
     )
     _check_whole(keyring)
     return keyring
@@ -200,6 +205,11 @@ def _check_whole(keyring: Keyring) -> None:
             raise Invalid("a version has material exactly until it is destroyed")
         if key.rotation is not None and key.rotation.to_version not in numbers:
             raise Invalid("a rotation names a version that is not there")
+
+
+def _predecessor_in(members: Any) -> Predecessor:
+    members = exactly(members, "signing_key", "signature")
+    return Predecessor(octets(members["signing_key"], 32), octets(members["signature"], 64))
 
 
 def _slot_in(members: Any) -> Slot:

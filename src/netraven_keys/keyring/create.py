@@ -6,35 +6,22 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol
 
 from netraven_keys.crypto.aead import random_key
 from netraven_keys.crypto.kdf import derive
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.crypto.signing import public_key_of
-from netraven_keys.errors import Refused
-from netraven_keys.keyring import seal, transitions
+from netraven_keys.keyring import seal, slots, transitions
 from netraven_keys.keyring.model import (
     ALGORITHM,
     AuditHead,
     Keyring,
     LegacyEntry,
     NamedKey,
-    Slot,
-    SlotKind,
 )
 from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.keyring.slots import Wraps
 from netraven_keys.keyring.transitions import Because
-
-
-class Wraps(Protocol):
-    """The half of a master key that making a slot needs (ports.MasterKey)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def origin(self) -> str: ...
-    def wrap(self, key: SecretBytes, associated_data: bytes) -> bytes: ...
 
 
 def new_keyring(master_keys: Sequence[Wraps], audit_head: AuditHead, now: datetime) -> OwnedKeyring:
@@ -45,7 +32,7 @@ def new_keyring(master_keys: Sequence[Wraps], audit_head: AuditHead, now: dateti
     root = random_key()
     sealer = seal.Sealer(keyring_id, root)
     signing_seed, journal_key, audit_seed = random_key(), random_key(), random_key()
-    slots = tuple(_owner_slot(keyring_id, master_key, root, now) for master_key in master_keys)
+    made = tuple(slots.owner_slot(keyring_id, master_key, root, now) for master_key in master_keys)
     keyring = Keyring(
         keyring_id=keyring_id,
         epoch=0,
@@ -57,52 +44,9 @@ def new_keyring(master_keys: Sequence[Wraps], audit_head: AuditHead, now: dateti
         sealed_signing_seed=sealer.seal(signing_seed, seal.SIGNING_SEED),
         sealed_journal_key=sealer.seal(journal_key, seal.JOURNAL_KEY),
         sealed_audit_seed=sealer.seal(audit_seed, seal.AUDIT_SEED),
-        slots=slots,
+        slots=made,
     )
-    return OwnedKeyring(keyring, root, slots[0])
-
-
-def _owner_slot(keyring_id: str, master_key: Wraps, root: SecretBytes, now: datetime) -> Slot:
-    slot_key = random_key()
-    return Slot(
-        name=master_key.name,
-        kind=SlotKind.OWNER,
-        origin=master_key.origin,
-        created_at=now,
-        wrapped=master_key.wrap(slot_key, seal.slot_binding(keyring_id, master_key.name)),
-        content=seal.seal_owner_content(keyring_id, master_key.name, slot_key, root),
-    )
-
-
-def with_owner_slot(owned: OwnedKeyring, master_key: Wraps, now: datetime) -> Keyring:
-    """An owner slot of this master key; one that has its name goes."""
-    keyring = owned.keyring
-    slot = _owner_slot(keyring.keyring_id, master_key, owned.root.key, now)
-    kept = tuple(known for known in keyring.slots if known.name != master_key.name)
-    return replace(keyring, slots=(*kept, slot))
-
-
-def add_reader_slot(owned: OwnedKeyring, master_key: Wraps, names: Sequence[str], now: datetime) -> Keyring:
-    """A slot that encrypts and decrypts with the named keys, and can do nothing else.
-
-    Raises UnknownKey for a name the keyring does not have, Refused for a slot name in use.
-    """
-    keyring = owned.keyring
-    if any(slot.name == master_key.name for slot in keyring.slots):
-        raise Refused(f"there is already a slot named {master_key.name!r}", remedy="Choose another name.")
-    slot_key = random_key()
-    content = seal.ReaderContent({name: owned.sealer(name).key for name in names}, keyring.signing_key)
-    slot = Slot(
-        name=master_key.name,
-        kind=SlotKind.READER,
-        origin=master_key.origin,
-        created_at=now,
-        wrapped=master_key.wrap(slot_key, seal.slot_binding(keyring.keyring_id, master_key.name)),
-        content=seal.seal_reader_content(keyring.keyring_id, master_key.name, slot_key, content),
-        keys=tuple(sorted(names)),
-        sealed_slot_key=owned.root.seal(slot_key, seal.READER_SLOT_KEY, master_key.name),
-    )
-    return replace(keyring, slots=(*keyring.slots, slot))
+    return OwnedKeyring(keyring, root, made[0])
 
 
 def add_named_key(owned: OwnedKeyring, name: str) -> Keyring:

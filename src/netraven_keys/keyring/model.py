@@ -150,6 +150,14 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Predecessor:
+    """A signing key of before a rekey. `signature` is its own, over the key that took its place."""
+
+    signing_key: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True)
 class AuditHead:
     """RFC 6962 tree head of the audit log at the time the keyring was saved."""
 
@@ -173,6 +181,7 @@ class Keyring:
     sealed_audit_seed: bytes
     slots: tuple[Slot, ...]
     keys: tuple[NamedKey, ...] = field(default=())
+    predecessors: tuple[Predecessor, ...] = field(default=())
 
     def key(self, name: str) -> NamedKey:
         """Raises UnknownKey."""

@@ -20,11 +20,11 @@ from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import BadConfiguration
 from netraven_keys.sealing import child
 from netraven_keys.sealing.memory import available_memory
+from netraven_keys.sealing.passphrase import WORK_FACTOR
 
 MAX_SEALED: Final = 80 * 1024 * 1024
 # The scrypt work factor is a power of two and a KiB for each: 2^22 are 4 GiB.
 MAX_WORK_FACTOR: Final = 22
-_USUAL_WORK_FACTOR: Final = 19
 _AROUND: Final = 64 * 1024 * 1024
 _TIMEOUT_SECONDS: Final = 300
 _MAGIC: Final = b"age-encryption.org/v1\n"
@@ -44,7 +44,7 @@ class AgeSealer:
         for key in self.recipients:
             recipient(key)
         if self.passphrase() is not None:
-            _check_memory(_USUAL_WORK_FACTOR, "sealing a backup with a passphrase")
+            _check_memory(WORK_FACTOR, "sealing a backup with a passphrase")
         elif not self.recipients:
             raise BadConfiguration(
                 "no backup password and no recipients are set, so key backups cannot be made",
@@ -161,7 +161,7 @@ def _in_child(what: str, passphrase: SecretBytes, content: bytes) -> bytes:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
         raise BackupFailed(
             f"age ended by {how} while it worked with the passphrase",
-            remedy="Passphrase work takes 512 MiB of memory and more for a few seconds: give the process 1 GiB.",
+            remedy="Work with a passphrase takes some hundred MiB of memory for a second: give the process 1 GiB.",
         )
     return done.stdout
 

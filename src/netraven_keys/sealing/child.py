@@ -1,7 +1,7 @@
 """The passphrase work of age, as a process of its own: `python -I -m netraven_keys.sealing.child seal|open`.
 
-scrypt takes 512 MiB and more for a second, and the library aborts the process where there is no such
-memory; that must not be the process that holds the keyring. Everything comes by stdin and goes by
+scrypt takes hundreds of MiB for a second, and where there is no such memory the library aborts the process
+or the kernel ends it; that must not be the process that holds the keyring. Everything comes by stdin and goes by
 stdout: four bytes with the length of the passphrase, the passphrase, the content.
 """
 
@@ -32,16 +32,18 @@ def main(what: str) -> int:
     _harden()
     given = sys.stdin.buffer.read()
     size = int.from_bytes(given[:4], "big")
-    passphrase, content = given[4 : 4 + size].decode("utf-8"), given[4 + size :]
-    import pyrage
+    passphrase, content = given[4 : 4 + size], given[4 + size :]
+    if what == "seal":
+        from netraven_keys.sealing.passphrase import seal
 
-    try:
-        if what == "seal":
-            result = pyrage.passphrase.encrypt(content, passphrase)
-        else:
-            result = pyrage.passphrase.decrypt(content, passphrase)
-    except pyrage.DecryptError:
-        return NOT_OPENED
+        result = seal(content, passphrase)
+    else:
+        import pyrage
+
+        try:
+            result = pyrage.passphrase.decrypt(content, passphrase.decode("utf-8"))
+        except pyrage.DecryptError:
+            return NOT_OPENED
     sys.stdout.buffer.write(result)
     sys.stdout.buffer.flush()
     return DONE

@@ -19,6 +19,7 @@ from netraven_keys.backups.retention import Pruned, to_prune
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import NetravenKeysError, UsageError
 from netraven_keys.keyring.model import Keyring
+from netraven_keys.keyring.slots import signing_keys
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import as_owner, open_keyring, open_owned, open_present, record_dead
 
@@ -120,7 +121,8 @@ def look_at(inst: Installation, name: str, keyring: Keyring) -> Listed:
     content = inst.backups.read_manifest(name, limit=manifests.MAX_MANIFEST)
     if content is None:
         return Listed(name, None, "it has no manifest: it was never finished, or was copied here without it")
-    manifest = manifests.decode(content, keyring.signing_key)
+    found = (manifests.decode(content, public_key) for public_key in signing_keys(keyring))
+    manifest = next((one for one in found if one is not None), None)
     if manifest is None or manifest.name != name:
         return Listed(name, None, "its manifest is damaged, or of another keyring")
     if manifest.keyring_id != keyring.keyring_id:

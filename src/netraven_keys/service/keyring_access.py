@@ -146,6 +146,18 @@ def change_keyring(
     return owned
 
 
+def replace_root(inst: Installation, event: Event, renewed: Callable[[OwnedKeyring], OwnedKeyring]) -> OwnedKeyring:
+    """As `change_keyring`, for a change after which another root key signs and seals."""
+    with inst.store.lock():
+        owned = open_owned(inst)
+        check_history(inst, owned.keyring)
+        _record_recovered(inst, owned.keyring)
+        new = renewed(owned)
+        saved = _save(inst, new, new.keyring, event)
+    tell_databases(inst, saved.keyring)
+    return saved
+
+
 def create_keyring(inst: Installation, event: Event, new: OwnedKeyring) -> OwnedKeyring:
     """Saves the first epoch. The caller has made sure that there may be a new keyring at all."""
     with inst.store.lock():

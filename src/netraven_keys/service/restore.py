@@ -23,7 +23,7 @@ from netraven_keys.errors import (
     TargetUnavailable,
     UnknownTarget,
 )
-from netraven_keys.keyring import create
+from netraven_keys.keyring import slots
 from netraven_keys.keyring.model import Keyring, NamedKey, Origin
 from netraven_keys.keyring.opened import OwnedKeyring, fingerprint, open_document, opens_with
 from netraven_keys.ports import Selection
@@ -146,7 +146,7 @@ def _present(inst: Installation, backup: OwnedKeyring) -> OwnedKeyring | None:
             remedy="Move it away (and keep it), and restore again: then the backup is restored as it is.",
         ) from None
     same = present.keyring.keyring_id == backup.keyring.keyring_id
-    if not same or present.keyring.signing_key != backup.keyring.signing_key:
+    if not same or backup.keyring.signing_key not in slots.signing_keys(present.keyring):
         raise Refused(
             f"the backup is of {'a keyring with another signing key' if same else 'another keyring'} "
             f"({backup.keyring.keyring_id}), and a keyring is there",
@@ -245,7 +245,7 @@ def _with_present_master_key(inst: Installation, owned: OwnedKeyring) -> tuple[O
         return owned, added
     for master_key in inst.all_master_keys():
         replaced = any(slot.name == master_key.name for slot in owned.keyring.slots)
-        owned = owned.owned(create.with_owner_slot(owned, master_key, inst.clock.now()))
+        owned = owned.owned(slots.with_owner_slot(owned, master_key, inst.clock.now()))
         added.append(
             f"slot {master_key.name}: made for the present master key"
             + (", in place of the one of that name" if replaced else "")
