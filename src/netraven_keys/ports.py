@@ -321,6 +321,26 @@ class Target(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Found:
+    """A column with rows in which something was found."""
+
+    table: str
+    column: str
+    rows: int
+
+
+class Database(Protocol):
+    """A whole database, beyond the columns that are declared."""
+
+    @property
+    def place(self) -> str: ...
+
+    def search(self, text: Sequence[str], wire: Sequence[bytes]) -> list[Found]:
+        """Columns that contain one of these anywhere. Raises TargetUnavailable."""
+        ...
+
+
 class EpochRows(Protocol):
     """The epoch as a database remembers it, against a keyring put back from an older copy."""
 

@@ -28,6 +28,7 @@ from netraven_keys.service.installation import BackupPolicy, Installation, Manag
 from netraven_keys.storage.backups import BackupDirectory
 from netraven_keys.storage.directory import DirectoryStore
 from netraven_keys.storage.schedule import ScheduleDirectory
+from netraven_keys.targets.discovery import Discovery
 from netraven_keys.targets.engines import make_engine, printable, same_place
 from netraven_keys.targets.epoch_table import EpochTable
 from netraven_keys.targets.sql_table import SqlColumn
@@ -98,6 +99,7 @@ def assemble(
         for url, engine in engines.items()
         if settings.epoch_table is not None
     ]
+    urls = {target.url for target in settings.targets}
     rotation = settings.security.key_rotation
     master_keys = _MasterKeys(settings.master_keys, world, prompt)
     return Installation(
@@ -111,6 +113,7 @@ def assemble(
         policies={name: _policy(settings, name) for name in settings.keys},
         targets=[_managed(settings, target, engines[target.url]) for target in settings.targets],
         epoch_rows=epoch_rows,
+        databases=[Discovery(engine, place=printable(url)) for url, engine in engines.items() if url in urls],
         master_keys=master_keys.available,
         all_master_keys=master_keys.all,
         legacy_keys=cache(lambda: _legacy_keys(settings.legacy.netraven, world)),
@@ -165,7 +168,9 @@ def _dispose(engines: Iterable[Engine]) -> None:
 
 def _policy(settings: config.Settings, name: str) -> KeyPolicy:
     interval, min_age = settings.intervals(name)
-    return KeyPolicy(interval, min_age)
+    key = settings.keys[name]
+    automatic = key.destroy == "automatic"
+    return KeyPolicy(interval, min_age, automatic, key.data_backups_kept_days, key.destroy_after_days)
 
 
 def _managed(settings: config.Settings, target: config.Target, engine: Engine) -> ManagedTarget:

@@ -52,6 +52,7 @@ class Scene:
             policies={"credentials": KeyPolicy(90, 85)},
             targets=[ManagedTarget(self.target, TargetRules("t", "credentials", PLACE), adopt=False)],
             epoch_rows=[],
+            databases=[],
             master_keys=lambda: [master_key],
             all_master_keys=lambda: [master_key],
             legacy_keys=dict,

@@ -102,6 +102,52 @@ class VersionResumed(Event):
 
 
 @dataclass(frozen=True)
+class DestructionScheduled(Event):
+    name = "version.destruction_scheduled"
+    key: str
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class DestructionCancelled(Event):
+    name = "version.destruction_cancelled"
+    key: str
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class VersionDestroyed(Event):
+    """The tombstone was written and the material erased."""
+
+    name = "version.destroyed"
+    key: str
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class KeyImported(Event):
+    """`count` versions were staged from material that was made elsewhere."""
+
+    name = "key.imported"
+    key: str
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class KeyExported(Event):
+    """The material of these versions left in a sealed file."""
+
+    name = "key.exported"
+    key: str
+    versions: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class RotationEnded(Event):
     name = "rotation.ended"
     key: str

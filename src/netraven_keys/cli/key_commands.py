@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from netraven_keys.cli import show
+from netraven_keys.cli import exchange_commands, show
 from netraven_keys.cli.invocation import Invocation, common_options, verb
 from netraven_keys.keyring.model import Version
 from netraven_keys.keyring.spelling import spell_time
@@ -35,6 +35,7 @@ def add_to(group: click.Group) -> None:
         """Versions one by one."""
 
     _add_key_verbs(keys_group)
+    exchange_commands.add_to(keys_group)
 
 
 def _add_key_verbs(group: click.Group) -> None:

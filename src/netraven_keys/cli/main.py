@@ -17,6 +17,7 @@ from netraven_keys import __version__
 from netraven_keys.cli import (
     backup_commands,
     demo_command,
+    destroy_commands,
     doctor_command,
     key_commands,
     master_commands,
@@ -58,6 +59,7 @@ for _commands in (
     backup_commands,
     key_commands,
     master_commands,
+    destroy_commands,
     value_commands,
     setup_commands,
 ):

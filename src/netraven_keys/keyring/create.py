@@ -59,10 +59,17 @@ def add_named_key(owned: OwnedKeyring, name: str) -> Keyring:
 
 def stage_version(owned: OwnedKeyring, name: str, because: Because) -> Keyring:
     """A new version with fresh random material, pre-active."""
-    key = owned.keyring.key(name)
-    number = transitions.next_number(key)
-    key_id = transitions.unique_key_id(_random_ids(), owned.keyring)
-    sealed = seal.seal_material(owned.sealer(name), name, number, key_id, random_key())
+    return stage_material(owned, name, random_key(), because)
+
+
+def stage_material(
+    owned: OwnedKeyring, name: str, material: SecretBytes, because: Because, *, key_id: int | None = None
+) -> Keyring:
+    """A new version of given material, pre-active; a key id that is given must be free."""
+    number = transitions.next_number(owned.keyring.key(name))
+    if key_id is None:
+        key_id = transitions.unique_key_id(_random_ids(), owned.keyring)
+    sealed = seal.seal_material(owned.sealer(name), name, number, key_id, material)
     return transitions.stage(owned.keyring, name, key_id=key_id, sealed=sealed, because=because)
 
 

@@ -19,12 +19,14 @@ _FORMAT: Final = "netraven-journal-1"
 
 @dataclass(frozen=True)
 class Journal:
-    """`uses` by key id; `censuses` by key name, as the JSON that `census` prints; `drill` as `backup drill` does."""
+    """`uses` by key id; `censuses` by key name, as the JSON that `census` prints; `drill` as `backup drill` does;
+    `waits` by key id, how long a version has been seen without a value."""
 
     keyring_id: str
     uses: dict[int, int] = field(default_factory=dict)
     censuses: dict[str, dict[str, Any]] = field(default_factory=dict)
     drill: dict[str, Any] = field(default_factory=dict)
+    waits: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def with_uses(self, key_id: int, more: int) -> Journal:
         return replace(self, uses=self.uses | {key_id: self.uses.get(key_id, 0) + more})
@@ -40,6 +42,7 @@ def encode(journal: Journal, key: SecretBytes) -> bytes:
         "uses": {f"{key_id:08x}": count for key_id, count in journal.uses.items()},
         "censuses": journal.censuses,
         "drill": journal.drill,
+        "waits": journal.waits,
     }
     return _spell(members | {"mac": mac(key, _spell(members)).hex()})
 
@@ -52,7 +55,7 @@ def decode(content: bytes, keyring_id: str, key: SecretBytes) -> Journal | None:
         if not mac_fits(key, tag, _spell(members)) or members["keyring_id"] != keyring_id:
             return None
         uses = {int(key_id, 16): int(count) for key_id, count in members["uses"].items()}
-        return Journal(keyring_id, uses, dict(members["censuses"]), dict(members["drill"]))
+        return Journal(keyring_id, uses, dict(members["censuses"]), dict(members["drill"]), dict(members["waits"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

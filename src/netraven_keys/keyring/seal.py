@@ -56,6 +56,7 @@ AUDIT_SEED = "audit-seed"
 READER_SLOT_KEY = "reader-slot-key"
 MATERIAL = "material"
 LEGACY = "legacy"
+IMPORT_TOKEN = "import-token"  # noqa: S105  # a purpose
 SLOT_CONTENT = "slot-content"
 
 

@@ -105,6 +105,31 @@ def resume(keyring: Keyring, name: str, number: int, because: Because) -> Keyrin
     return activate(keyring, name, number, because)
 
 
+def retire_staged(keyring: Keyring, name: str, number: int, because: Because) -> Keyring:
+    """A staged version that is only to decrypt with."""
+    return _move(keyring, name, number, S.DEACTIVATED, because)
+
+
+def schedule_destruction(keyring: Keyring, name: str, number: int, because: Because) -> Keyring:
+    """Clients are refused from now on; the service still decrypts, to re-encrypt what turns up."""
+    return _move(keyring, name, number, S.DESTROY_SCHEDULED, because)
+
+
+def cancel_destruction(keyring: Keyring, name: str, number: int, because: Because) -> Keyring:
+    """Back to what it was before it was scheduled."""
+    version = keyring.key(name).version(number)
+    if version.state is not S.DESTROY_SCHEDULED:
+        raise TransitionRefused(f"{name} v{number} is {version.state}, so there is nothing to cancel")
+    return _move(keyring, name, number, version.history[-2].state, because)
+
+
+def destroy(keyring: Keyring, name: str, number: int, because: Because) -> Keyring:
+    """Its material goes; the tombstone stays for ever, and with it number and key id."""
+    key = keyring.key(name)
+    gone = moved(name, key.version(number), S.DESTROYED, because)
+    return keyring.with_key(key.with_version(replace(gone, sealed=None)))
+
+
 def begin_rotation(keyring: Keyring, name: str, number: int, because: Because) -> Keyring:
     mark = Rotation(number, because.now, because.who, because.why)
     return keyring.with_key(replace(keyring.key(name), rotation=mark))

@@ -13,10 +13,17 @@ MAX_USES = 2**31
 
 @dataclass(frozen=True)
 class KeyPolicy:
-    """Days between rotations, and the age from which a run may rotate."""
+    """Days between rotations, and the age from which a run may rotate.
+
+    `destroy_automatically`: old versions go by themselves. `data_backups_kept_days` is None where nobody has
+    said how long dumps of the data are kept.
+    """
 
     rotation_interval_days: int
     min_age_days: int
+    destroy_automatically: bool = False
+    data_backups_kept_days: int | None = None
+    destroy_after_days: int = 30
 
 
 @dataclass(frozen=True)

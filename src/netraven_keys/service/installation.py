@@ -11,6 +11,7 @@ from netraven_keys.errors import UnknownKey, UnknownTarget
 from netraven_keys.ports import (
     BackupStore,
     Clock,
+    Database,
     EpochRows,
     Hooks,
     KeyringStore,
@@ -66,6 +67,7 @@ class Installation:
     policies: Mapping[str, KeyPolicy]
     targets: Sequence[ManagedTarget]
     epoch_rows: Sequence[EpochRows]
+    databases: Sequence[Database]
     master_keys: Callable[[], Sequence[MasterKey]]
     all_master_keys: Callable[[], Sequence[MasterKey]]
     legacy_keys: Callable[[], Mapping[tuple[str, str], SecretBytes]]

@@ -15,6 +15,7 @@ from netraven_keys.rotation.report import KeyReport
 from netraven_keys.rotation.sweep import AboutToWrite
 from netraven_keys.service import counting
 from netraven_keys.service.backup_upkeep import back_up_changes, drill_when_due
+from netraven_keys.service.destroy import tend
 from netraven_keys.service.hooks import HookedRun, hooked_run
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import open_owned, read_journal
@@ -59,10 +60,13 @@ def _may_end(report: KeyReport) -> bool:
 def scheduled_run(inst: Installation, *, next_run: datetime) -> Generator[Happening, None, RunResult]:
     """Raises Busy, and what opening the keyring raises; what goes wrong with one key is in its report."""
     reports: list[KeyReport] = []
+    started = inst.clock.now()
     with hooked_run(inst, reports) as hooks:
         not_due = yield from rotate_within(inst, Request(by_hand=False, next_run=next_run), hooks, reports)
         rotated = {report.key for report in reports}
         yield from _sweep(inst, [name for name in inst.policies if name not in rotated], hooks, reports)
+        for line in tend(inst, started):
+            inst.warn(line)
         not_backed_up = yield from back_up_changes(inst, why="scheduled run")
         not_backed_up = not_backed_up or (yield from drill_when_due(inst))
     yield from hooks.ended

@@ -19,6 +19,7 @@ from netraven_keys.rotation.prove import TargetCensus, prefix_of, take_census
 from netraven_keys.rotation.reencrypt import Reencryptor
 from netraven_keys.rotation.report import KeyReport
 from netraven_keys.rotation.sweep import AboutToWrite, Progress, Sweep, Tally, batch_size
+from netraven_keys.service.destroy import cancel_for
 from netraven_keys.service.installation import PUBLISHED_STALENESS_SECONDS, Installation
 from netraven_keys.service.keyring_access import UseCounter, check_history, open_owned, read_journal
 from netraven_keys.service.preflight import Checked
@@ -96,6 +97,7 @@ class SweepOfKey:
             keyring_id=self._owned.keyring.keyring_id,
             epoch=self._owned.keyring.epoch,
         )
+        self._cancel_destructions()
         try:
             for checked in self._checked:
                 yield from self._pass(checked, "re-encrypting", checked.plan(self._primary.number).to_rewrite)
@@ -117,6 +119,15 @@ class SweepOfKey:
         self._record("done" if report.complete else "incomplete", operation, {"stale": report.stale_remaining})
         self._keep_census(report)
         return report
+
+    def _cancel_destructions(self) -> None:
+        """A value under a version that is to be destroyed is one that nobody reckoned with."""
+        values: dict[int, int] = {}
+        for checked in self._checked:
+            for number, count in checked.census.versions.items():
+                values[number] = values.get(number, 0) + count
+        for alarm in cancel_for(self._inst, self._key.name, values):
+            self._inst.warn(alarm)
 
     # --- one pass ---------------------------------------------------------------------------------
 
