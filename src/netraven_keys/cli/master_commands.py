@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from netraven_keys.cli import show
+from netraven_keys.cli import share_page, show
 from netraven_keys.cli.invocation import Invocation, ask, common_options, verb
 from netraven_keys.config.master_keys import master_key_from
 from netraven_keys.errors import NotInitialised, UsageError
 from netraven_keys.keyring import codec
 from netraven_keys.keyring.model import NAME, Slot, SlotKind
+from netraven_keys.keyring.opened import fingerprint
 from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.masterkeys import generated
 from netraven_keys.masterkeys.from_text import TextMasterKey
+from netraven_keys.masterkeys.generated import GeneratedMasterKey
+from netraven_keys.masterkeys.shamir import ORIGIN, new_shares
 from netraven_keys.service import master
+from netraven_keys.service.installation import Installation
+from netraven_keys.service.keyring_access import open_owned
 from netraven_keys.storage import durable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -125,12 +131,18 @@ def _add_changes(group: click.Group) -> None:
     @click.argument("name")
     @_source_options
     @click.option("--reader", "readable", metavar="KEY", multiple=True, help="A slot that may only use this key.")
-    def add(run: Invocation, name: str, readable: tuple[str, ...], **source: Any) -> int:
+    @click.option("--shamir", metavar="M-of-N", help="A new master key in N shares, of which M open it.")
+    @click.option("--page", metavar="FILE", help="With --shamir: a new file, a page to print with QR codes.")
+    def add(
+        run: Invocation, name: str, readable: tuple[str, ...], shamir: str | None, page: str | None, **source: Any
+    ) -> int:
         """Let another master key open the keyring.
 
         Everything, or with --reader only the keys named: to encrypt and decrypt, and nothing else.
         """
         inst = run.installation()
+        if shamir is not None:
+            return _add_shares(run, inst, name, readable, shamir, page)
         return _told(run, master.add(inst, _given(run, name, **source), readable), "added")
 
     @verb(group)
@@ -166,6 +178,42 @@ def _add_changes(group: click.Group) -> None:
         if not run.json:
             show.line("  nobody is shut out by this: older copies still open as they did (`master rekey` ends that)")
         return status
+
+
+def _add_shares(
+    run: Invocation, inst: Installation, name: str, readable: tuple[str, ...], wanted: str, page: str | None
+) -> int:
+    """Shows the shares once; nothing here keeps them."""
+    threshold, count = _m_of_n(wanted)
+    if page is not None and Path(page).exists():
+        raise UsageError(f"{page} exists and is not overwritten", remedy="Name a new file.")
+    key, shares = new_shares(threshold, count)
+    content = None
+    if page is not None:
+        mark = fingerprint(open_owned(inst).keyring.signing_key)
+        content = share_page.page(name, mark, threshold, shares)
+    slot = master.add(inst, GeneratedMasterKey(name, key, origin=ORIGIN), readable)
+    if content is not None and page is not None:
+        durable.write_new(Path(page), content)
+    texts = [share.expose().decode("ascii") for share in shares]
+    if run.json:
+        show.as_json({"slot": slot.name, "kind": slot.kind.value, "threshold": threshold, "shares": texts})
+        return 0
+    show.line(f"{slot.kind} slot {slot.name} is added; any {threshold} of these {count} shares open it:")
+    for number, text in enumerate(texts, 1):
+        show.line(f"  {number}: {text}")
+    show.line("They are shown once. Give them to different people, and try them: netraven-keys status with")
+    show.line(f"  master_keys: - {{name: {name}, provider: shamir}}")
+    return 0
+
+
+def _m_of_n(text: str) -> tuple[int, int]:
+    """Raises UsageError."""
+    found = re.fullmatch("([1-9][0-9]?)-of-([1-9][0-9]?)", text)
+    threshold, count = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 2 <= threshold <= count <= 16:
+        raise UsageError(f"{text!r} is not like 3-of-5: at least 2, and at most 16 shares")
+    return threshold, count
 
 
 def _add_rekey(group: click.Group) -> None:

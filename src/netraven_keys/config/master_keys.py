@@ -8,8 +8,10 @@ from typing import Any
 
 from netraven_keys.config.secrets import weakness
 from netraven_keys.config.world import World, read_secret_file
+from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import BadConfiguration, ForbiddenSecret, MasterKeyUnavailable
 from netraven_keys.masterkeys.from_text import TextMasterKey, master_key_from_text
+from netraven_keys.masterkeys.shamir import shamir_master_key, threshold_of
 
 Prompt = Callable[[str, bool], str | None]
 """Asks for a passphrase (label, whether to ask twice); None when there is nobody to ask."""
@@ -25,6 +27,8 @@ def master_key_from(declared: Mapping[str, Any], world: World, prompt: Prompt, *
     name, provider = declared.get("name"), declared.get("provider")
     if not isinstance(name, str):
         raise BadConfiguration("a master key under `master_keys:` has no name")
+    if provider == "shamir":
+        return shamir_master_key(name, _shares(declared, name, prompt))
     if provider == "env":
         text, source = _from_variable(declared, world)
     elif provider == "file":
@@ -39,6 +43,21 @@ def master_key_from(declared: Mapping[str, Any], world: World, prompt: Prompt, *
     if weak is not None and world.production:
         raise ForbiddenSecret(f"the master key {name!r} {weak}, which production does not allow")
     return master_key_from_text(name, text, development=weak is not None)
+
+
+def _shares(declared: Mapping[str, Any], name: str, prompt: Prompt) -> list[SecretBytes]:
+    """From the file, one to a line, or asked for until there are enough. Raises MasterKeyUnavailable."""
+    path = declared.get("path")
+    if path is not None:
+        lines = read_secret_file(Path(str(path)), f"master key {name}").splitlines()
+        return [SecretBytes(line.encode("utf-8")) for line in lines if line.strip()]
+    found: list[SecretBytes] = []
+    while not found or len(found) < (threshold_of(found[0]) or 0):
+        answer = prompt(f"Share {len(found) + 1} of the master key {name!r}", False)
+        if answer is None:
+            raise MasterKeyUnavailable(f"the master key {name!r} is not at hand: nobody is there to give its shares")
+        found.append(SecretBytes(answer.encode("utf-8")))
+    return found
 
 
 def _from_variable(declared: Mapping[str, Any], world: World) -> tuple[str | None, str]:

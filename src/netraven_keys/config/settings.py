@@ -206,7 +206,15 @@ class PassphraseMasterKey(Group):
     provider: Literal["passphrase"]
 
 
-MasterKey = Annotated[EnvMasterKey | FileMasterKey | PassphraseMasterKey, Field(discriminator="provider")]
+class ShamirMasterKey(Group):
+    name: Name
+    provider: Literal["shamir"]
+    path: str | None = Field(None, description="File with so many shares, one a line; else they are asked for.")
+
+
+MasterKey = Annotated[
+    EnvMasterKey | FileMasterKey | PassphraseMasterKey | ShamirMasterKey, Field(discriminator="provider")
+]
 
 
 class NetravenLegacy(Group):

@@ -128,6 +128,7 @@ class Origin(StrEnum):
     GENERATED = "generated"
     PASSPHRASE = "passphrase"  # noqa: S105  # what a slot is made of
     DEVELOPMENT = "development"
+    SHAMIR = "shamir"
 
 
 @dataclass(frozen=True)
