@@ -499,6 +499,7 @@ def all_errors(
 
 # Reached by other tests, or by no command of this release.
 ELSEWHERE = {
+    "destruction_blocked": "tests/integration/test_destroy.py: values are under it",
     "restore_conflict": "tests/acceptance/test_restore.py: two versions of one number",
     "busy": "tests/acceptance/test_errors.py::test_a_second_rotation_is_busy",
     "epoch_conflict": "tests/contract/test_stores.py: the lock keeps commands from meeting it",

@@ -355,5 +355,6 @@ def test_each_change_of_a_slot_is_on_the_record(sqlite_site: Site) -> None:
     site.ok("master", "rekey", "--file", f"second={path}")
     text = (site.directory / "audit" / "audit.jsonl").read_text()
     events = [json.loads(line)["event"] for line in text.splitlines() if json.loads(line)["phase"] == "intent"]
-    assert events[-5:] == ["slot.added", "slot.added", "slot.rewrapped", "slot.removed", "keyring.rekeyed"]
+    changes = ["slot.added", "slot.added", "slot.rewrapped", "slot.removed", "keyring.rekeyed"]
+    assert events[-6:] == [*changes, "backup.written"]
     assert Path(path).read_text().strip() not in text

@@ -131,17 +131,28 @@ def test_a_drill_reads_real_values_with_nothing_but_a_backup(site: Site) -> None
     site.ok("status", "--check")
 
 
-def test_a_backup_that_does_not_open_the_values_fails_the_drill_and_is_a_finding(sqlite_site: Site) -> None:
+def test_a_backup_that_lacks_what_values_need_fails_the_drill_and_is_a_finding(sqlite_site: Site) -> None:
+    """The newer backups were lost with their disk."""
     site = sqlite_site
     site.credentials(3)
-    site.settings["targets"][0]["table"] = "twins"
-    site.write_settings()
-    site.execute("CREATE TABLE twins (id TEXT PRIMARY KEY, password TEXT)")
-    site.execute("INSERT INTO twins SELECT * FROM credentials")
+    site.ok(*FORCE)
+    for backup in backups(site)[:-1]:
+        for path in (site.directory / "backups").glob(f"{backup['name']}*"):
+            path.unlink()
     outcome = drilled(site)
     assert outcome.status == 3
-    assert "does not fit" in outcome.text or "v1" in outcome.text
+    assert "v2: the backup does not hold it" in outcome.text
     assert any("the last drill" in wrong for wrong in site.run("status", "--json").json["wrong"])
+
+
+def test_a_value_that_the_keyring_itself_cannot_read_is_no_fault_of_a_backup(sqlite_site: Site) -> None:
+    site = sqlite_site
+    site.credentials(2)
+    token = next(iter(site.values().values()))
+    site.execute("INSERT INTO credentials VALUES ('bad', :v)", [{"v": token[:-8] + "AAAAAAA="}])
+    assert drilled(site).status == 0
+    site.execute("DELETE FROM credentials WHERE id <> 'bad'")
+    assert drilled(site).status == 0
 
 
 def test_where_no_backup_can_be_opened_it_is_said(sqlite_site: Site) -> None:

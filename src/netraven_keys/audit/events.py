@@ -63,10 +63,11 @@ class SlotRewrapped(Event):
 
 @dataclass(frozen=True)
 class KeyringRekeyed(Event):
-    """A new root and signing key; `dropped` are the slots that did not get it."""
+    """A new root and signing key, by its fingerprint; `dropped` are the slots that did not get it."""
 
     name = "keyring.rekeyed"
     dropped: tuple[str, ...]
+    fingerprint: str
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,9 @@ class AuditLog:
         self._epochs: dict[str, int] = {}
         self._open: dict[str, Operation] = {}
         self._done: set[tuple[str, str]] = set()
+        self._intended: dict[str, str] = {}
+        self._fingerprints: dict[str, str] = {}
+        self._versions: dict[tuple[str, str], int] = {}
 
     def __repr__(self) -> str:
         return f"<AuditLog {self._path}>"
@@ -92,6 +95,16 @@ class AuditLog:
         """Whether one of this kind ever ended well for this keyring."""
         self.head()
         return (event, keyring_id) in self._done
+
+    def fingerprint(self, keyring_id: str) -> str | None:
+        """Of the signing key that the last recorded rekey made; None without one."""
+        self.head()
+        return self._fingerprints.get(keyring_id)
+
+    def highest_version(self, keyring_id: str, key: str) -> int:
+        """The highest version of a key that any line speaks of; 0 when none does."""
+        self.head()
+        return self._versions.get((keyring_id, key), 0)
 
     def unfinished(self, event: str | None = None) -> list[Operation]:
         """Intents without a result, oldest first."""
@@ -221,8 +234,16 @@ class AuditLog:
             raise AuditBroken(f"line {self._tree.size} of {self._path} is not an audit line") from None
         if phase == "intent":
             self._open[operation] = Operation(operation, str(record["event"]), keyring_id)
+            if "fingerprint" in record:
+                self._intended[operation] = str(record["fingerprint"])
+            if isinstance(record.get("version"), int):
+                place = (keyring_id, str(record.get("key")))
+                self._versions[place] = max(record["version"], self._versions.get(place, 0))
         else:
             self._open.pop(operation, None)
+            fingerprint = self._intended.pop(operation, None)
+            if fingerprint is not None and record.get("outcome") == "done":
+                self._fingerprints[keyring_id] = fingerprint
             if record.get("outcome") == "done":
                 self._done.add((str(record.get("event")), keyring_id))
             self._epochs[keyring_id] = max(epoch, self._epochs.get(keyring_id, 0))

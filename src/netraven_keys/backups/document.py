@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from netraven_keys.backups.errors import BackupDamaged
+from netraven_keys.backups.errors import BackupDamaged, BackupFailed
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.crypto.signing import public_key_of, signature_fits
 from netraven_keys.errors import KeyringTampered
@@ -21,8 +21,8 @@ from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.keyring.spelling import Invalid, b64, exactly, moment, octets, parse, spell, spell_time, text
 
 FORMAT: Final = "netraven-backup-1"
-# A keyring of the largest size that is read, once sealed and once in the clear, with room for the spelling.
-MAX_DOCUMENT: Final = 4 * codec.MAX_DOCUMENT
+# Some ten thousand versions. Parsing takes twenty times as much memory, and the file may be anybody's.
+MAX_DOCUMENT: Final = 16 * 1024 * 1024
 ABOUT: Final = (
     "A backup of all encryption keys of one installation: whoever reads this can read its data. keys[].versions[]"
     ".material is an AES-256-GCM key (base64). A stored value is nrk:v<version>:<base64>; its bytes are 01, the key_id "
@@ -52,7 +52,10 @@ def write(owned: OwnedKeyring, document: bytes, *, now: datetime, who: str) -> S
         "keys": [_key_out(owned, key) for key in owned.keyring.keys],
         "keyring": parse(document),
     }
-    return SecretBytes(spell(members | {"signature": b64(owned.signed(spell(members)))}))
+    content = SecretBytes(spell(members | {"signature": b64(owned.signed(spell(members)))}))
+    if len(content) > MAX_DOCUMENT:
+        raise BackupFailed(f"the keyring is too large for a backup of {MAX_DOCUMENT} bytes")
+    return content
 
 
 def read(content: SecretBytes) -> Contents:

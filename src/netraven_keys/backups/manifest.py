@@ -38,7 +38,7 @@ _HEX8 = re.compile(r"[0-9a-f]{8}", re.ASCII)
 _HEX32 = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _HEX64 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 KINDS: Final = ("passphrase", "recipients")
-HOWS: Final = ("opened", "digest")
+HOWS: Final = ("opened", "partly", "digest")
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class HeldKey:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`content_sha256` is of the document inside. `verified_how`: it was opened and compared, or, where it
-    cannot be opened here, what was sealed was read again from the disk."""
+    """`content_sha256` is of the document inside. `verified_how`: each of its files was opened and compared,
+    or one of two, or, where none can be opened here, what was sealed was read again from the disk."""
 
     name: str
     keyring_id: str

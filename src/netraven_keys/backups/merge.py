@@ -22,8 +22,8 @@ _RANK = (
     S.ACTIVE,
     S.SUSPENDED,
     S.DEACTIVATED,
-    S.COMPROMISED,
     S.DESTROY_SCHEDULED,
+    S.COMPROMISED,
     S.DESTROYED,
 )
 
@@ -169,7 +169,9 @@ def _with_what_is_seen(keyring: Keyring, seen: Mapping[str, Seen], because: Beca
         newest = key.newest_used
         used = [v for v in key.versions if v.state is S.PRE_ACTIVE and found.values.get(v.number, 0)]
         if used and (newest is None or used[-1].number > newest.number):
-            keyring = transitions.activate(keyring, key.name, used[-1].number, because)
+            free = keyring.with_key(replace(keyring.key(key.name), floor=0))
+            keyring = transitions.activate(free, key.name, used[-1].number, because)
+            keyring = keyring.with_key(replace(keyring.key(key.name), floor=key.floor))
             done.append(f"{key.name}: v{used[-1].number} is active, because values are under it")
         highest = max((v.number for v in key.versions), default=0)
         if found.highest > max(highest, key.floor):

@@ -92,14 +92,14 @@ def _add_restore(group: click.Group) -> None:
         FILE is an age file, wherever it lies. Nothing newer is lost and nothing destroyed comes back.
         """
         inst = opening(run, password_file, identities)
-        contents, content = restore.open_backup(inst, read_backup(Path(file)))
+        contents, sha256 = restore.open_backup(inst, read_backup(Path(file)))
         request = restore.Request(expect, without, reason)
         if dry_run:
-            decided = restore.decide(inst, contents, request)
+            decided = restore.decide(inst, contents, sha256, request)
         else:
-            decided = restore.restore(inst, contents, content, request)
+            decided = restore.restore(inst, contents, sha256, request)
         _print_restored(run, decided, dry_run=dry_run)
-        return 0
+        return 3 if decided.without_primary and not dry_run else 0
 
 
 def read_backup(path: Path) -> bytes:
@@ -138,6 +138,8 @@ def _print_restored(run: Invocation, decided: restore.Decided, *, dry_run: bool)
         show.line("this is what would be done; nothing is changed")
     else:
         show.line(f"{show.good('restored')} as epoch {keyring.epoch}")
+        for name in decided.without_primary:
+            show.line(f"{show.bad(f'nothing encrypts with {name}')}: netraven-keys init makes its version active")
         show.line("Look next: netraven-keys verify, then netraven-keys backup create")
 
 
@@ -270,7 +272,11 @@ def _print_found(found: list[which_key.Under], place: str) -> None:
 
 
 def _verdict(how: str) -> str:
-    return "opened, and as it was written" if how == "opened" else "as it was written; it cannot be opened here"
+    said = {
+        "opened": "opened, and as it was written",
+        "partly": "one of its files opened, and both as they were written",
+    }
+    return said.get(how, "as it was written; it cannot be opened here")
 
 
 def _print_list(found: list[backup.Listed]) -> None:

@@ -40,7 +40,7 @@ def _print_backups(backups: BackupStatus) -> None:
     newest = backups.newest
     if newest is None:
         return
-    how = "opened" if newest.verified_how == "opened" else "read again"
+    how = {"opened": "opened", "partly": "partly opened"}.get(newest.verified_how, "read again")
     show.line()
     show.line(
         f"{show.strong('backup')}  {newest.created_at:%Y-%m-%d %H:%M} UTC, epoch {newest.epoch}, {how} on "

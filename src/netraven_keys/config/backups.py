@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from netraven_keys.config.master_keys import Prompt
 from netraven_keys.config.settings import Backup
 from netraven_keys.config.world import World, read_secret_file
 from netraven_keys.crypto.secret import SecretBytes
+from netraven_keys.errors import BadConfiguration
 from netraven_keys.sealing.age import AgeSealer
 
 BACKUP_PASSWORD = "NETRAVEN_BACKUP_PASSWORD"  # noqa: S105  # the name of a variable
@@ -18,9 +20,22 @@ DEVELOPMENT_PASSWORD = "netraven-dev-backup-password"  # noqa: S105  # not secre
 
 def backup_password(backup: Backup, world: World) -> str | None:
     """The one that is set. Raises BadConfiguration, MasterKeyUnavailable, InsecurePermissions."""
-    if backup.password_file is not None:
-        return read_secret_file(Path(backup.password_file), "backup.password_file")
-    return world.get(BACKUP_PASSWORD) or None
+    given = world.get(BACKUP_PASSWORD) or None
+    if backup.password_file is None:
+        return given
+    if given is not None:
+        raise BadConfiguration(
+            f"`backup.password_file` and {BACKUP_PASSWORD} are both set", remedy="Leave one of them out."
+        )
+    password = read_secret_file(Path(backup.password_file), "backup.password_file")
+    if not password:
+        raise BadConfiguration(f"the file {backup.password_file} (backup.password_file) is empty")
+    return password
+
+
+def _normalised(password: str) -> SecretBytes:
+    """One text is one password, however a keyboard spells its letters (Unicode NFC)."""
+    return SecretBytes(unicodedata.normalize("NFC", password).encode("utf-8"))
 
 
 def sealer(backup: Backup, world: World) -> AgeSealer:
@@ -31,7 +46,7 @@ def sealer(backup: Backup, world: World) -> AgeSealer:
         password = backup_password(backup, world)
         if password is None and not backup.recipients and not world.production:
             password = DEVELOPMENT_PASSWORD
-        return None if password is None else SecretBytes(password.encode("utf-8"))
+        return None if password is None else _normalised(password)
 
     return AgeSealer(passphrase, tuple(backup.recipients))
 
@@ -41,7 +56,7 @@ def opener(
 ) -> AgeSealer:
     """For opening only: with the password given, else the one that is set, else asked for; and with the secret
     keys in the files named."""
-    given = None if password is None else SecretBytes(password.encode("utf-8"))
+    given = None if password is None else _normalised(password)
     secrets = tuple(_identities(Path(path)) for path in identities)
 
     @cache
@@ -50,7 +65,7 @@ def opener(
         if found is not None or secrets:
             return found
         answer = prompt("Password of the backup", False)
-        return None if answer is None else SecretBytes(answer.encode("utf-8"))
+        return None if answer is None else _normalised(answer)
 
     return AgeSealer(passphrase, tuple(backup.recipients), tuple(secret for found in secrets for secret in found))
 

@@ -98,8 +98,6 @@ def _backup(settings: Settings, world: World) -> list[Finding]:
         message = "`auto_backup: false`: versions are used before any backup holds them"
         mend = "export NETRAVEN_KEYS__SECURITY__KEY_ROTATION__BACKUP__AUTO_BACKUP=true"
         return [Finding(message, "Set `auto_backup: true` and a backup password.", None, mend)]
-    if backup.recipients:
-        return []
     try:
         password = backup_password(backup, world)
     except NetravenKeysError as problem:
@@ -109,19 +107,39 @@ def _backup(settings: Settings, world: World) -> list[Finding]:
         path = shlex.quote(backup.password_file)
         new_password = f"(umask 077; head -c 32 /dev/urandom | base64 > {path})   # and keep a copy of it elsewhere"
     if password is None:
-        return [
-            Finding(
-                "no backup password and no recipients are set, so key backups cannot be made",
-                f"Set {BACKUP_PASSWORD}_FILE, `backup.password_file` or `backup.recipients`.",
-                BadConfiguration,
-                new_password,
-            )
-        ]
+        return (
+            []
+            if backup.recipients
+            else [
+                Finding(
+                    "no backup password and no recipients are set, so key backups cannot be made",
+                    f"Set {BACKUP_PASSWORD}_FILE, `backup.password_file` or `backup.recipients`.",
+                    BadConfiguration,
+                    new_password,
+                )
+            ]
+        )
     why = weakness(password)
+    if why is None and password in _texts_of_master_keys(settings, world):
+        why = "is the master key"
     if why is None:
         return []
     message = f"the backup password {why}, which production does not allow"
     return [Finding(message, "Use a long random one.", command=new_password)]
+
+
+def _texts_of_master_keys(settings: Settings, world: World) -> list[str]:
+    """Those that can be read without asking anybody."""
+    found: list[str | None] = []
+    for entry in settings.master_keys:
+        try:
+            if isinstance(entry, EnvMasterKey):
+                found.append(world.get(entry.variable))
+            elif isinstance(entry, FileMasterKey):
+                found.append(read_secret_file(Path(entry.path), entry.name))
+        except NetravenKeysError:
+            continue  # said by the check of the master keys, or by the command that needs it
+    return [text for text in found if text]
 
 
 def _paths(settings: Settings) -> list[Finding]:

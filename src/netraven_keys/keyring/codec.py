@@ -46,6 +46,7 @@ from netraven_keys.keyring.transitions import follows
 
 MAX_DOCUMENT: Final = 16 * 1024 * 1024
 _HEX32 = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_HEX64 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _KEY_ID = re.compile(r"[0-9a-f]{8}", re.ASCII)
 
 
@@ -100,7 +101,12 @@ def _document(keyring: Keyring) -> dict[str, Any]:
         "slots": [_slot_out(slot) for slot in keyring.slots],
         "keys": [_key_out(key) for key in keyring.keys],
         "predecessors": [
-            {"signing_key": b64(mark.signing_key), "signature": b64(mark.signature)} for mark in keyring.predecessors
+            {
+                "signing_key": b64(mark.signing_key),
+                "signature": b64(mark.signature),
+                "backups": list(mark.backups),
+            }
+            for mark in keyring.predecessors
         ],
     }
 
@@ -208,8 +214,9 @@ def _check_whole(keyring: Keyring) -> None:
 
 
 def _predecessor_in(members: Any) -> Predecessor:
-    members = exactly(members, "signing_key", "signature")
-    return Predecessor(octets(members["signing_key"], 32), octets(members["signature"], 64))
+    members = exactly(members, "signing_key", "signature", "backups")
+    backups = items(members["backups"], lambda digest: matching(_HEX64, digest))
+    return Predecessor(octets(members["signing_key"], 32), octets(members["signature"], 64), backups)
 
 
 def _slot_in(members: Any) -> Slot:

@@ -152,10 +152,15 @@ class Slot:
 
 @dataclass(frozen=True)
 class Predecessor:
-    """A signing key of before a rekey. `signature` is its own, over the key that took its place."""
+    """A signing key of before a rekey. `signature` is its own, over the key that took its place.
+
+    `backups` are the SHA-256 digests of the contents of the backups that were good then: it speaks for no
+    other, because somebody who is gone may know it.
+    """
 
     signing_key: bytes
     signature: bytes
+    backups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -184,17 +184,19 @@ _legacy = seal.open_legacy
 # --- a new root -----------------------------------------------------------------------------------
 
 
-def rekeyed(owned: OwnedKeyring, master_keys: Sequence[MasterKey], now: datetime) -> tuple[OwnedKeyring, list[str]]:
+def rekeyed(
+    owned: OwnedKeyring, master_keys: Sequence[MasterKey], now: datetime, *, backups: Sequence[str] = ()
+) -> tuple[OwnedKeyring, list[str]]:
     """The keyring with a new root key, signing key and wrapping keys; and the slots that are dropped, by name,
     because no master key at hand opens them.
 
-    The old signing key signs the new one, so that older backups are known as this keyring's. Raises Refused
-    when no owner slot would be left.
+    The old signing key signs the new one, so that older backups are known as this keyring's: those of the
+    digests `backups`, and no others. Raises Refused when no owner slot would be left.
     """
     keyring, root, seed = owned.keyring, random_key(), random_key()
     sealer = seal.Sealer(keyring.keyring_id, root)
     public_key = public_key_of(seed)
-    mark = Predecessor(keyring.signing_key, owned.signed(succession(keyring.keyring_id, public_key)))
+    mark = Predecessor(keyring.signing_key, owned.signed(succession(keyring.keyring_id, public_key)), tuple(backups))
     keys = tuple(_sealed_anew(owned, key, sealer) for key in keyring.keys)
     bare = replace(
         keyring,
@@ -226,14 +228,19 @@ def succession(keyring_id: str, public_key: bytes) -> bytes:
     return length_prefixed("nrk-rekey-1", keyring_id, public_key.hex())
 
 
-def signing_keys(keyring: Keyring) -> list[bytes]:
-    """The present signing key and those before it, of which each was signed by the one before."""
-    found = [keyring.signing_key]
+def speaks_for(keyring: Keyring, signing_key: bytes, backup_sha256: str) -> bool:
+    """Whether a backup with this signing key and content is this keyring's: by the present key, or by one before
+    it that was followed by a signature, for the backups that were good when it was replaced."""
+    present = keyring.signing_key
+    if signing_key == present:
+        return True
     for mark in reversed(keyring.predecessors):
-        if not signature_fits(mark.signing_key, mark.signature, succession(keyring.keyring_id, found[-1])):
-            break
-        found.append(mark.signing_key)
-    return found
+        if not signature_fits(mark.signing_key, mark.signature, succession(keyring.keyring_id, present)):
+            return False
+        if mark.signing_key == signing_key:
+            return backup_sha256 in mark.backups
+        present = mark.signing_key
+    return False
 
 
 def _opener(keyring_id: str, slot: Slot, master_keys: Sequence[MasterKey]) -> MasterKey | None:

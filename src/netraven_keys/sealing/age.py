@@ -22,7 +22,7 @@ from netraven_keys.sealing import child
 from netraven_keys.sealing.memory import available_memory
 from netraven_keys.sealing.passphrase import WORK_FACTOR
 
-MAX_SEALED: Final = 80 * 1024 * 1024
+MAX_SEALED: Final = 17 * 1024 * 1024
 # The scrypt work factor is a power of two and a KiB for each: 2^22 are 4 GiB.
 MAX_WORK_FACTOR: Final = 22
 _AROUND: Final = 64 * 1024 * 1024

@@ -19,12 +19,23 @@ from netraven_keys.backups.retention import Pruned, to_prune
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import NetravenKeysError, UsageError
 from netraven_keys.keyring.model import Keyring
-from netraven_keys.keyring.slots import signing_keys
+from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.service.installation import Installation
-from netraven_keys.service.keyring_access import as_owner, open_keyring, open_owned, open_present, record_dead
+from netraven_keys.service.keyring_access import (
+    as_owner,
+    check_history,
+    open_keyring,
+    open_owned,
+    open_present,
+    record_dead,
+)
 
-HOW_VERIFIED = {"opened": "opened again and compared", "digest": "read again and compared"}
-MAX_SEALED = documents.MAX_DOCUMENT + 16 * 1024 * 1024
+HOW_VERIFIED = {
+    "opened": "opened again and compared",
+    "partly": "one of its two files opened again and compared, the other read again",
+    "digest": "read again and compared",
+}
+MAX_SEALED = documents.MAX_DOCUMENT + 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,12 @@ class Listed:
     name: str
     manifest: Manifest | None
     wrong: str
+    unfinished: bool = False
+
+    @property
+    def is_damaged(self) -> bool:
+        """Something is wrong with it, and not only that nobody finished it."""
+        return bool(self.wrong) and not self.unfinished
 
 
 # --- making ---------------------------------------------------------------------------------------
@@ -48,6 +65,7 @@ def create_backup(inst: Installation, *, why: str) -> Manifest:
     """
     opened, document = open_present(inst)
     owned = as_owner(opened)
+    check_history(inst, owned.keyring)
     now = inst.clock.now()
     inst.backups.check_room()
     with inst.backups.lock(f"{inst.who} since {now:%Y-%m-%d %H:%M:%S} UTC"):
@@ -95,7 +113,7 @@ def _new_name(inst: Installation, keyring: Keyring) -> str:
 def _written(inst: Installation, manifest: Manifest, content: SecretBytes) -> Manifest:
     """Each file written, read back, and opened where that can be done here."""
     files: list[SealedFile] = []
-    how = "digest"
+    opened = 0
     for kind, sealed in inst.sealer.seal(content).items():
         inst.backups.write(manifest.name, kind, sealed)
         if inst.backups.read(manifest.name, kind, limit=MAX_SEALED) != sealed:
@@ -103,8 +121,12 @@ def _written(inst: Installation, manifest: Manifest, content: SecretBytes) -> Ma
         files.append(SealedFile(kind, len(sealed), hashlib.sha256(sealed).hexdigest()))
         if inst.sealer.opens(kind):
             _check_content(inst.sealer.open(sealed), content)
-            how = "opened"
-    return replace(manifest, files=tuple(files), verified_how=how)
+            opened += 1
+    return replace(manifest, files=tuple(files), verified_how=_how(opened, len(files)))
+
+
+def _how(opened: int, files: int) -> str:
+    return "digest" if not opened else "opened" if opened == files else "partly"
 
 
 def _check_content(opened: SecretBytes, content: SecretBytes) -> None:
@@ -120,9 +142,9 @@ def look_at(inst: Installation, name: str, keyring: Keyring) -> Listed:
     """By its manifest and the digests of its files; opens nothing."""
     content = inst.backups.read_manifest(name, limit=manifests.MAX_MANIFEST)
     if content is None:
-        return Listed(name, None, "it has no manifest: it was never finished, or was copied here without it")
-    found = (manifests.decode(content, public_key) for public_key in signing_keys(keyring))
-    manifest = next((one for one in found if one is not None), None)
+        why = "it has no manifest: it was never finished, or was copied here without it"
+        return Listed(name, None, why, unfinished=True)
+    manifest = manifests.decode(content, keyring.signing_key)
     if manifest is None or manifest.name != name:
         return Listed(name, None, "its manifest is damaged, or of another keyring")
     if manifest.keyring_id != keyring.keyring_id:
@@ -147,7 +169,7 @@ def list_backups(inst: Installation, keyring: Keyring | None = None) -> list[Lis
 
 def _looked_at(inst: Installation, name: str, keyring: Keyring) -> Listed:
     if not BACKUP_NAME.fullmatch(name):
-        return Listed(name, None, "it is not named like a backup of ours")
+        return Listed(name, None, "it is not named like a backup of ours", unfinished=True)
     try:
         return look_at(inst, name, keyring)
     except NetravenKeysError as problem:
@@ -175,6 +197,15 @@ def ensure_backed_up(inst: Installation, names: list[str], *, why: str) -> Manif
             return manifest
     _check_place(inst, keyring)
     return create_backup(inst, why=why)
+
+
+def check_held(inst: Installation, keyring: Keyring, name: str, number: int) -> None:
+    """At the activation itself, under the keyring's lock: raises BackupFailed unless a verified backup holds it."""
+    if not inst.backup_policy.gate:
+        return
+    key_id = keyring.key(name).version(number).key_id
+    if not any(manifest.holds(key_id) for manifest in good_backups(inst, keyring)):
+        raise BackupFailed(f"{name} v{number} is in no verified backup, so it is not activated")
 
 
 def _check_place(inst: Installation, keyring: Keyring) -> None:
@@ -220,16 +251,19 @@ def verify_backup(inst: Installation, name: str) -> Checked:
     manifest = listed.manifest
     if manifest is None or listed.wrong:
         return Checked(name, "", listed.wrong)
-    how = "digest"
+    opened = 0
     try:
         for file in manifest.files:
             if inst.sealer.opens(file.kind):
                 open_file(inst, manifest, file)
-                how = "opened"
+                opened += 1
     except (BackupDamaged, BackupLocked, BackupFailed) as problem:
         return Checked(name, "", problem.message)
-    verified = manifest.verified(inst.clock.now(), how)
-    inst.backups.write_manifest(name, manifests.encode(verified, owned.signed))
+    now, how = inst.clock.now(), _how(opened, len(manifest.files))
+    with inst.backups.lock(f"{inst.who} since {now:%Y-%m-%d %H:%M:%S} UTC"):
+        if look_at(inst, name, owned.keyring).wrong:
+            return Checked(name, "", "it was removed or changed meanwhile")
+        inst.backups.write_manifest(name, manifests.encode(manifest.verified(now, how), owned.signed))
     return Checked(name, how, "")
 
 
@@ -257,11 +291,19 @@ def known_name(inst: Installation, given: str) -> str:
 # --- pruning --------------------------------------------------------------------------------------
 
 
+def only_here(manifest: Manifest, known: set[int]) -> bool:
+    """Whether it holds material that the keyring neither has nor has destroyed: as after an older backup was
+    restored. It may be all that opens some values."""
+    return any(v.has_material and v.key_id not in known for key in manifest.keys for v in key.versions)
+
+
 def prune(inst: Installation, *, dry_run: bool = False) -> list[Pruned]:
     """Removes what retention says, of those that are whole and this keyring's; nothing else is touched."""
     keyring = open_owned(inst).keyring
     policy, now = inst.backup_policy, inst.clock.now()
-    found = to_prune(good_backups(inst, keyring), keep=policy.keep, max_age_days=policy.max_age_days, now=now)
+    known = {version.key_id for key in keyring.keys for version in key.versions}
+    ours = [manifest for manifest in good_backups(inst, keyring) if not only_here(manifest, known)]
+    found = to_prune(ours, keep=policy.keep, max_age_days=policy.max_age_days, now=now)
     if dry_run or not found:
         return found
     with inst.backups.lock(f"{inst.who} since {now:%Y-%m-%d %H:%M:%S} UTC"):
@@ -271,3 +313,13 @@ def prune(inst: Installation, *, dry_run: bool = False) -> list[Pruned]:
             inst.backups.remove(pruned.manifest.name)
         inst.audit.result(operation, "done", now=inst.clock.now(), epoch=keyring.epoch)
     return found
+
+
+# --- after a rekey --------------------------------------------------------------------------------
+
+
+def sign_again(inst: Installation, known: list[Manifest], owned: OwnedKeyring) -> None:
+    """The manifests that were good under the signing key before: only the present one speaks for a backup."""
+    with inst.backups.lock(inst.who):
+        for manifest in known:
+            inst.backups.write_manifest(manifest.name, manifests.encode(manifest, owned.signed))

@@ -12,7 +12,7 @@ from netraven_keys.errors import NetravenKeysError
 from netraven_keys.keyring.model import Keyring, State
 from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.scheduling.wrong import Wrong
-from netraven_keys.service.backup import list_backups
+from netraven_keys.service.backup import list_backups, only_here
 from netraven_keys.service.installation import Installation
 
 CREATE = "netraven-keys backup create"
@@ -67,7 +67,13 @@ def backup_status(inst: Installation, keyring: Keyring, drill: Mapping[str, Any]
         key=lambda manifest: (manifest.epoch, manifest.created_at),
         reverse=True,
     )
-    found = [Wrong(f"backup {one.name}: {one.wrong}", "netraven-keys backup list") for one in listed if one.wrong]
+    found = [Wrong(f"backup {one.name}: {one.wrong}", "netraven-keys backup list") for one in listed if one.is_damaged]
+    known = {version.key_id for key in keyring.keys for version in key.versions}
+    found += [
+        Wrong(f"backup {one.name} holds versions that the keyring does not have", "netraven-keys restore FILE")
+        for one in good
+        if only_here(one, known)
+    ]
     if gate:
         found.extend(_missing(inst, keyring, good))
     if drill and not drill["ok"]:

@@ -13,10 +13,9 @@ from netraven_keys.backups import document as documents
 from netraven_keys.backups.errors import BackupLocked
 from netraven_keys.backups.manifest import Manifest
 from netraven_keys.errors import DecryptionFailed, NetravenKeysError, UsageError
-from netraven_keys.keyring.model import State
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.keyring.spelling import spell_time
-from netraven_keys.ports import Selection
+from netraven_keys.ports import Cell, Selection
 from netraven_keys.rotation.prove import prefix_of
 from netraven_keys.rotation.sweep import row_label
 from netraven_keys.service.backup import good_backups, open_file
@@ -63,7 +62,9 @@ def drill(inst: Installation) -> Drilled:
     good = good_backups(inst, owned.keyring)
     chosen = list({manifest.name: manifest for manifest in (*good[:1], *good[-1:])}.values())
     tried = [
-        _try(inst, manifest) for manifest in chosen if any(inst.sealer.opens(file.kind) for file in manifest.files)
+        _try(inst, one, owned, is_newest=one is good[0])
+        for one in chosen
+        if any(inst.sealer.opens(file.kind) for file in one.files)
     ]
     found = Drilled(spell_time(inst.clock.now()), tuple(tried))
     if tried:
@@ -71,14 +72,14 @@ def drill(inst: Installation) -> Drilled:
     return found
 
 
-def _try(inst: Installation, manifest: Manifest) -> Tried:
+def _try(inst: Installation, manifest: Manifest, live: OwnedKeyring, *, is_newest: bool) -> Tried:
     try:
         contents = _opened(inst, manifest)
     except NetravenKeysError as problem:
         return Tried(manifest.name, 0, (problem.message,))
     values, wrong = 0, list[str]()
     for managed in inst.targets:
-        count, lines = _read_values(contents.owned, managed)
+        count, lines = _read_values(contents.owned, live, managed, is_newest=is_newest)
         values, wrong = values + count, wrong + lines
     return Tried(manifest.name, values, tuple(wrong))
 
@@ -90,27 +91,37 @@ def _opened(inst: Installation, manifest: Manifest) -> documents.Contents:
     raise BackupLocked("it cannot be opened here")
 
 
-def _read_values(owned: OwnedKeyring, managed: ManagedTarget) -> tuple[int, list[str]]:
-    """One value under each version that the backup holds, read with the backup alone."""
-    rules, target = managed.rules, managed.target
-    if not any(key.name == rules.key for key in owned.keyring.keys):
+def _read_values(
+    owned: OwnedKeyring, live: OwnedKeyring, managed: ManagedTarget, *, is_newest: bool
+) -> tuple[int, list[str]]:
+    """One value under each version, read with the backup alone. A value that the keyring itself does not open
+    is no fault of a backup; a version that only an older backup lacks is none either."""
+    name, binary = managed.rules.key, managed.target.binary
+    if not any(key.name == name for key in live.keyring.keys):
         return 0, []
-    key, binary = owned.keyring.key(rules.key), target.binary
-    reader = ValueReader(owned, rules.key, rules.place, accept=rules.accept, former=rules.former, service=True)
+    held = {v.number: v for key in owned.keyring.keys if key.name == name for v in key.versions if v.sealed is not None}
     read, wrong = 0, list[str]()
-    for version in key.versions:
-        if version.state is State.DESTROYED:
+    for version in live.keyring.key(name).versions:
+        if version.sealed is None:
             continue
-        problems: list[str] = []
-        cells = target.scan(None, _TRIED, Selection(only=prefix_of(version, binary=binary))).cells
-        for cell in cells:
-            try:
-                reader.open(cell.value, cell.key)
-            except (DecryptionFailed, UsageError) as problem:
-                problems.append(f"{managed.name} row {row_label(cell.key)}, v{version.number}: {problem.message}")
-            else:
-                read += 1
-                break
-        if cells and len(problems) == len(cells):
-            wrong.append(problems[0])
+        cells = managed.target.scan(None, _TRIED, Selection(only=prefix_of(version, binary=binary))).cells
+        good = next((cell for cell in cells if not _problem(live, managed, cell)), None)
+        if good is None:
+            continue
+        problem = _problem(owned, managed, good) if version.number in held else "the backup does not hold it"
+        if not problem:
+            read += 1
+        elif version.number in held or is_newest:
+            wrong.append(f"{managed.name} row {row_label(good.key)}, v{version.number}: {problem}")
     return read, wrong
+
+
+def _problem(owned: OwnedKeyring, managed: ManagedTarget, cell: Cell) -> str:
+    """What is wrong with reading a value by a keyring; empty when it opens."""
+    rules = managed.rules
+    reader = ValueReader(owned, rules.key, rules.place, accept=rules.accept, former=rules.former, service=True)
+    try:
+        reader.open(cell.value, cell.key)
+    except (DecryptionFailed, UsageError) as problem:
+        return problem.message
+    return ""

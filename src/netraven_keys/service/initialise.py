@@ -6,7 +6,7 @@ saved before it is activated, like every other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from netraven_keys.audit.events import (
@@ -22,7 +22,7 @@ from netraven_keys.keyring import create, transitions
 from netraven_keys.keyring.model import AuditHead, Keyring, NamedKey
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.ports import Pattern, Stored
-from netraven_keys.service.backup import HOW_VERIFIED, check_can_back_up, ensure_backed_up
+from netraven_keys.service.backup import HOW_VERIFIED, check_can_back_up, check_held, ensure_backed_up
 from netraven_keys.service.installation import Installation, ManagedTarget
 from netraven_keys.service.keyring_access import (
     because,
@@ -33,6 +33,7 @@ from netraven_keys.service.keyring_access import (
     refuse_over_an_audit_log,
     tell_databases,
 )
+from netraven_keys.service.labels import PLAUSIBLE, highest_label
 from netraven_keys.service.preflight import check_declared_width
 from netraven_keys.values.formats import NETRAVEN_GEN1, NETRAVEN_GEN2, OUR_TEXT
 
@@ -77,7 +78,7 @@ def initialise(inst: Installation, *, without_targets: bool = False) -> Initiali
         owned = open_owned(inst)
         check_history(inst, owned.keyring)
     for name in inst.policies:
-        owned = _first_version(inst, owned, name, done)
+        owned = _first_version(inst, owned, name, done, without_targets=without_targets)
     owned = adopt_legacy_keys(inst, owned, list(inst.policies), done)
     owned = _activated(inst, owned, done)
     tell_databases(inst, owned.keyring)
@@ -131,9 +132,12 @@ def _our_values(managed: ManagedTarget) -> int:
     return target.count([Pattern("ours", prefix)]).by_label["ours"]
 
 
-def _first_version(inst: Installation, owned: OwnedKeyring, name: str, done: list[str]) -> OwnedKeyring:
+def _first_version(
+    inst: Installation, owned: OwnedKeyring, name: str, done: list[str], *, without_targets: bool
+) -> OwnedKeyring:
     if not any(key.name == name for key in owned.keyring.keys):
-        owned = change_keyring(inst, KeyAdded(name), lambda o: _with_key(o, name))
+        floor = 0 if without_targets else _highest_label(inst, name)
+        owned = change_keyring(inst, KeyAdded(name), lambda o: _with_key(o, name, floor))
         done.append(f"key {name}")
     if not _has_begun(owned.keyring.key(name)):
         owned = change_keyring(
@@ -172,14 +176,22 @@ def _activate_first(owned: OwnedKeyring, inst: Installation, name: str, number: 
     """Another `init` may have been quicker."""
     if owned.keyring.key(name).newest_used is not None:
         return owned.keyring
+    check_held(inst, owned.keyring, name, number)
     return transitions.activate(owned.keyring, name, number, because(inst, WHY))
 
 
-def _with_key(owned: OwnedKeyring, name: str) -> Keyring:
+def _with_key(owned: OwnedKeyring, name: str, floor: int) -> Keyring:
     """Another `init` may have been quicker."""
     if any(key.name == name for key in owned.keyring.keys):
         return owned.keyring
-    return create.add_named_key(owned, name)
+    keyring = create.add_named_key(owned, name)
+    return keyring.with_key(replace(keyring.key(name), floor=floor))
+
+
+def _highest_label(inst: Installation, name: str) -> int:
+    """Of values in the key's targets: a key of that name was there before, and its numbers are not given again."""
+    found = max((highest_label(managed) for managed in inst.targets_of(name)), default=0)
+    return found if found <= PLAUSIBLE else 0
 
 
 def adopt_legacy_keys(

@@ -26,7 +26,7 @@ from netraven_keys.errors import (
 from netraven_keys.keyring import journal as journals
 from netraven_keys.keyring.journal import Journal
 from netraven_keys.keyring.model import AuditHead, Keyring, NamedKey, Origin
-from netraven_keys.keyring.opened import OpenedKeyring, OwnedKeyring, open_document
+from netraven_keys.keyring.opened import OpenedKeyring, OwnedKeyring, fingerprint, open_document
 from netraven_keys.keyring.transitions import Because
 from netraven_keys.service.installation import Installation
 
@@ -100,6 +100,12 @@ def check_history(
     """
     inst.audit.check(keyring.audit_head.size, keyring.audit_head.root_hash)
     _check_epoch(inst, keyring, inst.audit.last_epoch(keyring.keyring_id), "the audit log")
+    recorded = inst.audit.fingerprint(keyring.keyring_id)
+    if recorded not in (None, fingerprint(keyring.signing_key)):
+        raise RolledBack(
+            "the keyring is signed by another key than the last `master rekey` made: a copy of before it, or one that "
+            "somebody made with it, was put back"
+        )
     for rows in inst.epoch_rows:
         try:
             seen = rows.last_seen(keyring.keyring_id)

@@ -7,7 +7,7 @@ from netraven_keys.errors import ConfirmationMissing
 from netraven_keys.keyring import create, transitions
 from netraven_keys.keyring.model import Keyring, Version
 from netraven_keys.keyring.opened import OwnedKeyring
-from netraven_keys.service.backup import ensure_backed_up
+from netraven_keys.service.backup import check_held, ensure_backed_up
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import because, change_keyring
 
@@ -29,6 +29,7 @@ def activate(inst: Installation, name: str, number: int, reason: str) -> Version
     marked as having an unfinished rotation until a census finds nothing under the older versions."""
 
     def transition(owned: OwnedKeyring) -> Keyring:
+        check_held(inst, owned.keyring, name, number)
         before = owned.keyring.key(name).newest_used
         keyring = transitions.activate(owned.keyring, name, number, because(inst, reason))
         if before is not None and before.number != number:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from netraven_keys.audit.events import KeyringRekeyed, SlotAdded, SlotRemoved, SlotRewrapped
-from netraven_keys.errors import Refused, UsageError
+from netraven_keys.backups.manifest import Manifest
+from netraven_keys.errors import Busy, Refused, UsageError
 from netraven_keys.keyring import slots
 from netraven_keys.keyring.model import Keyring, Slot, SlotKind
-from netraven_keys.keyring.opened import OwnedKeyring, opens_with
+from netraven_keys.keyring.opened import OwnedKeyring, fingerprint, opens_with
 from netraven_keys.keyring.slots import MasterKey
+from netraven_keys.service.backup import create_backup, good_backups, sign_again
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import change_keyring, open_owned, replace_root
 
@@ -78,9 +80,11 @@ def rekey(inst: Installation, more: Sequence[MasterKey], drop: Sequence[str]) ->
     for name in drop:
         slots.slot_named(open_owned(inst).keyring, name)
     at_hand: list[MasterKey] = [*more, *inst.master_keys()]
+    known = _good_backups(inst)
 
     def renewed(owned: OwnedKeyring) -> tuple[OwnedKeyring, tuple[str, ...]]:
-        new, dropped = slots.rekeyed(owned, at_hand, inst.clock.now())
+        digests = [manifest.content_sha256 for manifest in known]
+        new, dropped = slots.rekeyed(owned, at_hand, inst.clock.now(), backups=digests)
         unnamed = sorted(set(dropped) - set(drop))
         if unnamed:
             raise Refused(
@@ -96,9 +100,26 @@ def rekey(inst: Installation, more: Sequence[MasterKey], drop: Sequence[str]) ->
             )
         return new, tuple(dropped)
 
-    _, dropped = renewed(open_owned(inst))
-    replace_root(inst, KeyringRekeyed(dropped), lambda owned: renewed(owned)[0])
+    made: list[OwnedKeyring] = []
+
+    def once(owned: OwnedKeyring) -> OwnedKeyring:
+        """The very keys that the record names."""
+        if made[0].keyring.epoch != owned.keyring.epoch:
+            raise Busy("the keyring was changed by another process meanwhile", remedy="Run the command again.")
+        return made[0]
+
+    new, dropped = renewed(open_owned(inst))
+    made.append(new)
+    saved = replace_root(inst, KeyringRekeyed(dropped, fingerprint(new.keyring.signing_key)), once)
+    if inst.backup_policy.gate:
+        sign_again(inst, known, saved)
+        create_backup(inst, why="rekeyed")
     return list(dropped)
+
+
+def _good_backups(inst: Installation) -> list[Manifest]:
+    """Raises BackupFailed where the place is gone: a rekey that loses sight of the backups is none."""
+    return good_backups(inst, open_owned(inst).keyring) if inst.backup_policy.gate else []
 
 
 def _plural(noun: str, names: Sequence[str]) -> str:

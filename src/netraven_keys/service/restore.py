@@ -12,27 +12,34 @@ from dataclasses import dataclass, replace
 from netraven_keys.audit.events import KeyringRestored
 from netraven_keys.backups import document as documents
 from netraven_keys.backups.document import Contents
+from netraven_keys.backups.manifest import Manifest
 from netraven_keys.backups.merge import Seen, alone, merged
-from netraven_keys.crypto import token as tokens
-from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import (
     ConfirmationMissing,
+    DecryptionFailed,
     KeyringTampered,
+    NetravenKeysError,
     Refused,
     TargetMisdeclared,
     TargetUnavailable,
     UnknownTarget,
+    UsageError,
 )
 from netraven_keys.keyring import slots
 from netraven_keys.keyring.model import Keyring, NamedKey, Origin
 from netraven_keys.keyring.opened import OwnedKeyring, fingerprint, open_document, opens_with
 from netraven_keys.ports import Selection
 from netraven_keys.rotation.prove import prefix_of
+from netraven_keys.service.backup import good_backups
 from netraven_keys.service.installation import Installation, ManagedTarget
 from netraven_keys.service.keyring_access import as_owner, because, restore_keyring, tell_databases
-from netraven_keys.values.formats import OUR_TEXT
+from netraven_keys.service.labels import highest_label
+from netraven_keys.values.reading import ValueReader
 
-_SCAN_ROWS = 1000
+_TRIED = 50
+# A version is made once in days, an epoch a few times for each. More than this at once was not made by us.
+_PLAUSIBLE_VERSIONS = 1000
+_PLAUSIBLE_EPOCHS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Decided:
     everything that the backup holds."""
 
     contents: Contents
+    sha256: str
     over: bool
     owned: OwnedKeyring
     changed: Keyring | None
@@ -58,53 +66,68 @@ class Decided:
     lines: tuple[str, ...]
 
     @property
+    def without_primary(self) -> list[str]:
+        """Keys with which nothing can be encrypted after it."""
+        keyring = self.owned.keyring if self.changed is None else self.changed
+        return [key.name for key in keyring.keys if key.newest_used is None]
+
+    @property
     def fingerprint(self) -> str:
         return fingerprint(self.contents.owned.keyring.signing_key)
 
 
-def open_backup(inst: Installation, sealed: bytes) -> tuple[Contents, SecretBytes]:
-    """Raises BackupDamaged, BackupLocked, BackupFailed."""
+def open_backup(inst: Installation, sealed: bytes) -> tuple[Contents, str]:
+    """What is in it, and the SHA-256 of that. Raises BackupDamaged, BackupLocked, BackupFailed."""
     content = inst.sealer.open(sealed)
-    return documents.read(content), content
+    return documents.read(content), hashlib.sha256(content.expose()).hexdigest()
 
 
-def decide(inst: Installation, contents: Contents, request: Request) -> Decided:
+def decide(inst: Installation, contents: Contents, sha256: str, request: Request) -> Decided:
     """Changes nothing. Raises Conflict, Refused, TargetUnavailable, UnknownTarget, and what opening a keyring
     that is there raises."""
     backup = contents.owned
     targets = _reachable(inst, request.without)
-    present = _present(inst, backup)
-    _check_audit(inst, backup.keyring)
+    present = _present(inst, backup, sha256)
+    _check_audit(inst, backup.keyring, present)
     why = because(inst, request.reason)
-    seen = {key.name: _seen(targets, key, present) for key in backup.keyring.keys}
-    highest = max(
-        backup.keyring.epoch,
-        0 if present is None else present.keyring.epoch,
-        inst.audit.last_epoch(backup.keyring.keyring_id),
-        *_epochs(inst, backup.keyring.keyring_id, request.without),
-    )
+    manifests = _manifests(inst, backup.keyring, present)
+    seen = {key.name: _seen(inst, targets, backup, key, present, manifests) for key in backup.keyring.keys}
+    highest = _highest_epoch(inst, backup.keyring, present, request.without)
     if present is not None:
         keyring, lines = merged(present, backup, seen, why)
-        changed = None if keyring == present.keyring else keyring
-        return Decided(contents, True, present, changed, present.keyring.epoch, highest, tuple(lines))
+        lines += _rolled_back(present.keyring, highest)
+        changed = None if keyring == present.keyring and highest <= present.keyring.epoch else keyring
+        return Decided(contents, sha256, True, present, changed, present.keyring.epoch, highest, tuple(lines))
     keyring, lines = alone(backup, seen, why)
     owned, added = _with_present_master_key(inst, backup.owned(keyring))
-    return Decided(contents, False, owned, owned.keyring, 0, highest, (*lines, *added))
+    made = f"{backup.keyring.created_at:%Y-%m-%d}"
+    added += [f"slot {s.name}: {s.kind}, as the backup of keyring {made} has it" for s in backup.keyring.slots]
+    return Decided(contents, sha256, False, owned, owned.keyring, 0, highest, (*lines, *added))
 
 
-def restore(inst: Installation, contents: Contents, content: SecretBytes, request: Request) -> Decided:
+def _rolled_back(keyring: Keyring, highest: int) -> list[str]:
+    if highest <= keyring.epoch:
+        return []
+    return [
+        f"the keyring was at epoch {keyring.epoch}, and {highest} has been seen: an older copy was put back. What was "
+        "made since and is in no backup is lost"
+    ]
+
+
+def restore(inst: Installation, contents: Contents, sha256: str, request: Request) -> Decided:
     """Raises as `decide`; ConfirmationMissing where there is no keyring yet and `expect` is not the fingerprint."""
-    decided = decide(inst, contents, request)  # what is refused makes not even a lock file
+    decided = decide(inst, contents, sha256, request)  # what is refused makes not even a lock file
     if not decided.over:
         _check_expected(decided, request.expect)
     if decided.changed is None:
         return decided
     with inst.store.lock():
-        decided = decide(inst, contents, request)
+        decided = decide(inst, contents, sha256, request)
+        if not decided.over:
+            _check_expected(decided, request.expect)
         if decided.changed is None:
             return decided
-        digest = hashlib.sha256(content.expose()).hexdigest()
-        event = KeyringRestored(contents.owned.keyring.epoch, digest, request.reason)
+        event = KeyringRestored(contents.owned.keyring.epoch, sha256, request.reason)
         if not decided.over and inst.backup_policy.gate:
             inst.backups.make()
         saved = restore_keyring(
@@ -133,7 +156,7 @@ def _check_expected(decided: Decided, expect: str | None) -> None:
 # --- what is there --------------------------------------------------------------------------------
 
 
-def _present(inst: Installation, backup: OwnedKeyring) -> OwnedKeyring | None:
+def _present(inst: Installation, backup: OwnedKeyring, sha256: str) -> OwnedKeyring | None:
     """Raises Refused over a keyring that is not the backup's."""
     document = inst.store.load()
     if document is None:
@@ -146,17 +169,22 @@ def _present(inst: Installation, backup: OwnedKeyring) -> OwnedKeyring | None:
             remedy="Move it away (and keep it), and restore again: then the backup is restored as it is.",
         ) from None
     same = present.keyring.keyring_id == backup.keyring.keyring_id
-    if not same or backup.keyring.signing_key not in slots.signing_keys(present.keyring):
+    if not same or not slots.speaks_for(present.keyring, backup.keyring.signing_key, sha256):
         raise Refused(
             f"the backup is of {'a keyring with another signing key' if same else 'another keyring'} "
             f"({backup.keyring.keyring_id}), and a keyring is there",
-            remedy="Restore it on a host, or into a key directory, of its own.",
+            remedy="Restore it into a key directory of its own; or move away what is there, if it is to replace that.",
         )
     return present
 
 
-def _check_audit(inst: Installation, keyring: Keyring) -> None:
-    """An audit log that knows other keyrings only is another installation's."""
+def _check_audit(inst: Installation, keyring: Keyring, present: OwnedKeyring | None) -> None:
+    """An audit log that knows other keyrings only is another installation's; one that knows this keyring must be
+    whole. Raises AuditBroken, Refused."""
+    if present is not None:
+        inst.audit.check(present.keyring.audit_head.size, present.keyring.audit_head.root_hash)
+    elif keyring.keyring_id in inst.audit.keyrings():
+        inst.audit.check(keyring.audit_head.size, keyring.audit_head.root_hash)
     known = inst.audit.keyrings()
     if known and keyring.keyring_id not in known:
         raise Refused(
@@ -186,51 +214,92 @@ def _reachable(inst: Installation, without: Sequence[str]) -> list[ManagedTarget
     return found
 
 
-def _epochs(inst: Installation, keyring_id: str, without: Sequence[str]) -> list[int]:
-    """Raises TargetUnavailable, unless a target was named that may be the one that is away."""
-    found: list[int] = []
+def _highest_epoch(inst: Installation, backup: Keyring, present: OwnedKeyring | None, without: Sequence[str]) -> int:
+    """Of keyring, backup, audit log and databases. Raises Refused for one that no keyring can have reached."""
+    known = max(backup.epoch, 0 if present is None else present.keyring.epoch, inst.audit.last_epoch(backup.keyring_id))
+    highest = known
     for rows in inst.epoch_rows:
         try:
-            found.append(rows.last_seen(keyring_id))
+            seen = rows.last_seen(backup.keyring_id)
         except TargetUnavailable:
             if not without:
                 raise
+            continue
+        if seen > known + _PLAUSIBLE_EPOCHS:
+            raise Refused(
+                f"{rows.place} says that epoch {seen} was seen, which no keyring of epoch {known} can have reached",
+                remedy="Somebody changed that row. Correct or delete the keyring's row in the epoch table.",
+            )
+        highest = max(highest, seen)
+    return highest
+
+
+def _manifests(inst: Installation, backup: Keyring, present: OwnedKeyring | None) -> list[Manifest]:
+    """What is known of this keyring's other backups; nothing where none can be looked at."""
+    try:
+        found = [*good_backups(inst, backup)]
+        if present is not None:
+            found += good_backups(inst, present.keyring)
+    except NetravenKeysError:
+        return []
     return found
 
 
-def _seen(targets: Sequence[ManagedTarget], key: NamedKey, present: OwnedKeyring | None) -> Seen:
-    """By version, in all targets of a key; and the highest number that stands on any value."""
-    known = {v.number: v for v in key.versions}
+def _seen(
+    inst: Installation,
+    targets: Sequence[ManagedTarget],
+    backup: OwnedKeyring,
+    key: NamedKey,
+    present: OwnedKeyring | None,
+    manifests: Sequence[Manifest],
+) -> Seen:
+    """Versions under which a value opens, in all targets of a key; and the highest number that was ever given.
+
+    A label is not authenticated: it counts where a backup or the audit log makes it plausible.
+    """
+    known = {v.number: (v, backup) for v in key.versions}
     if present is not None and any(mine.name == key.name for mine in present.keyring.keys):
-        known |= {v.number: v for v in present.keyring.key(key.name).versions}
+        known |= {v.number: (v, present) for v in present.keyring.key(key.name).versions}
+    recorded = max(
+        [
+            inst.audit.highest_version(backup.keyring.keyring_id, key.name),
+            *known,
+            *(v.number for m in manifests for held in m.keys if held.name == key.name for v in held.versions),
+        ],
+        default=0,
+    )
     values: dict[int, int] = {}
-    highest = 0
+    highest = recorded
     for managed in targets:
         if managed.rules.key != key.name:
             continue
-        target, binary = managed.target, managed.target.binary
-        prefixes = {number: prefix_of(version, binary=binary) for number, version in known.items()}
-        for number, prefix in prefixes.items():
-            found = target.scan(None, 1, Selection(only=prefix)).cells
-            values[number] = values.get(number, 0) + len(found)
+        binary = managed.target.binary
+        prefixes = {number: prefix_of(version, binary=binary) for number, (version, _) in known.items()}
+        for number, (version, owner) in known.items():
+            if version.sealed is not None and _opens_one(owner, managed, prefixes[number]):
+                values[number] = 1
         if not binary:
-            highest = max(highest, _highest_label(managed, tuple(prefixes.values())))
-    return Seen(values, max([highest, *(number for number, count in values.items() if count)]))
+            label = highest_label(managed, tuple(prefixes.values()))
+            if label > recorded + _PLAUSIBLE_VERSIONS:
+                inst.warn(
+                    f"{managed.name} holds a value labelled v{label}, which cannot be: v{recorded} is the highest known"
+                )
+            else:
+                highest = max(highest, label)
+    return Seen(values, highest)
 
 
-def _highest_label(managed: ManagedTarget, known: tuple[str | bytes, ...]) -> int:
-    """Of values under versions that nobody knows here. A binary value has no label."""
-    highest, after = 0, None
-    while True:
-        batch = managed.target.scan(after, _SCAN_ROWS, Selection(but_not=known, only=OUR_TEXT))
-        for cell in batch.cells:
-            try:
-                highest = max(highest, tokens.parse_text(cell.value).version or 0)
-            except (tokens.NotAToken, TypeError):
-                continue
-        if batch.next is None:
-            return highest
-        after = batch.next
+def _opens_one(owner: OwnedKeyring, managed: ManagedTarget, prefix: str | bytes) -> bool:
+    """Whether one of the first values that begin so opens: what only looks like it says nothing."""
+    rules = managed.rules
+    reader = ValueReader(owner, rules.key, rules.place, accept=rules.accept, former=rules.former, service=True)
+    for cell in managed.target.scan(None, _TRIED, Selection(only=prefix)).cells:
+        try:
+            reader.open(cell.value, cell.key)
+        except (DecryptionFailed, UsageError):
+            continue
+        return True
+    return False
 
 
 def _with_present_master_key(inst: Installation, owned: OwnedKeyring) -> tuple[OwnedKeyring, list[str]]:
@@ -243,7 +312,7 @@ def _with_present_master_key(inst: Installation, owned: OwnedKeyring) -> tuple[O
         added += [f"slot {name}: left out, because production opens no development slot" for name in development]
     if opens_with(owned.keyring, inst.master_keys()):
         return owned, added
-    for master_key in inst.all_master_keys():
+    for master_key in inst.master_keys():
         replaced = any(slot.name == master_key.name for slot in owned.keyring.slots)
         owned = owned.owned(slots.with_owner_slot(owned, master_key, inst.clock.now()))
         added.append(

@@ -26,7 +26,7 @@ from netraven_keys.ports import HookResult
 from netraven_keys.rotation.plan import Plan
 from netraven_keys.rotation.policy import Due, due
 from netraven_keys.rotation.report import KeyReport, exit_status_of
-from netraven_keys.service.backup import check_gate, ensure_backed_up
+from netraven_keys.service.backup import check_gate, check_held, ensure_backed_up
 from netraven_keys.service.backup_upkeep import back_up_changes
 from netraven_keys.service.hooks import HookedRun, hooked_run
 from netraven_keys.service.initialise import adopt_legacy_keys
@@ -223,10 +223,11 @@ def _rotate_key(
 ) -> Generator[Happening, None, KeyReport]:
     yield Stage(name, "preflight")
     inst.store.check_room()
-    check_gate(inst)
     owned = open_owned(inst)
     for_audit = why if owned.keyring.key(name).rotation is None else "resumed"
     plan, checked = _plan(inst, owned.keyring.key(name), why, request)
+    if plan.activates:
+        check_gate(inst)
     if request.by_hand or any(c.converts for c in checked):
         owned = adopt_legacy_keys(inst, owned, [name])
     if plan.creates or not plan.resumes:
@@ -295,6 +296,7 @@ def _activate(inst: Installation, name: str, number: int, why: str) -> OwnedKeyr
             return owned.keyring
         if state is not State.PRE_ACTIVE:
             raise NothingEncrypts(f"{name} v{number} is {state}: the rotation to it cannot go on")
+        check_held(inst, owned.keyring, name, number)
         return transitions.activate(owned.keyring, name, number, because(inst, why))
 
     return change_keyring(inst, VersionActivated(name, number, why), transition)

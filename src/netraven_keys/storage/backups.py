@@ -53,7 +53,7 @@ class BackupDirectory:
             raise durable.failed("list", self._path, problem) from problem
         for entry in entries:
             for ending in (*sorted(_ENDINGS.values(), key=len, reverse=True), _MANIFEST):
-                if entry.endswith(ending) and not entry.startswith("."):
+                if entry.endswith(ending) and entry.isascii() and not entry.startswith("."):
                     found.add(entry.removesuffix(ending))
                     break
         return sorted(found)
@@ -75,8 +75,8 @@ class BackupDirectory:
         durable.write_whole(self._path / (name + _MANIFEST), manifest)
 
     def remove(self, name: str) -> None:
-        """The manifest last, so that what is left of it is still listed. Raises StorageFailed."""
-        for ending in (*_ENDINGS.values(), _MANIFEST):
+        """The manifest first: what is left of it counts as a backup that was never finished. Raises StorageFailed."""
+        for ending in (_MANIFEST, *_ENDINGS.values()):
             path = self._path / (name + ending)
             try:
                 with contextlib.suppress(FileNotFoundError):
