@@ -164,7 +164,15 @@ def list_backups(inst: Installation, keyring: Keyring | None = None) -> list[Lis
     """The newest first. Raises BackupFailed, StorageFailed, and what opening the keyring raises."""
     known = open_keyring(inst).keyring if keyring is None else keyring
     found = [_looked_at(inst, name, known) for name in inst.backups.names()]
-    return sorted(found, key=lambda listed: (listed.manifest is not None, listed.name), reverse=True)
+    return sorted(found, key=_by_age, reverse=True)
+
+
+def _by_age(listed: Listed) -> tuple[bool, int, str]:
+    """Two may be made within a second, and names do not sort by number."""
+    manifest = listed.manifest
+    if manifest is None:
+        return False, 0, listed.name
+    return True, int(manifest.created_at.timestamp() * 1_000_000), listed.name
 
 
 def _looked_at(inst: Installation, name: str, keyring: Keyring) -> Listed:
