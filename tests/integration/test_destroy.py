@@ -292,6 +292,28 @@ def test_a_backup_that_still_holds_it_brings_it_not_back(site: Site) -> None:
     assert identity_file(site)
 
 
+def test_it_goes_from_backups_when_that_is_asked_for(sqlite_site: Site) -> None:
+    site = with_policy(sqlite_site, after=7)
+    truth = site.credentials(3)
+    site.ok(*FORCE)
+    purge = ("destroy", "credentials", "v1", "--purge-from-backups")
+    assert site.run(*purge, "--confirm", "credentials").status == 4, "it is not destroyed yet"
+    weeks = Weeks(site)
+    weeks.run()
+    site.ok(*DESTROY)
+    weeks.weeks(1)
+    assert site.run(*purge).status == 4, "without confirmation"
+    held = site.run("can-destroy", "credentials", "v1", "--json").json["backups"]
+    removed = site.ok(*purge, "--confirm", "credentials", "--json").json["removed"]
+    assert sorted(removed) == sorted(backup["name"] for backup in held)
+    assert site.run("can-destroy", "credentials", "v1", "--json").json["backups"] == []
+    expect, file = fingerprint(site), taken_away(site, newest(site))
+    new_host(site)
+    assert restore(site, file, "--expect", expect).status == 0
+    assert site.plaintexts() == truth
+    assert "no backup here holds it" in site.ok(*purge, "--confirm", "credentials").text
+
+
 def test_on_the_record_is_each_step_with_its_reason(sqlite_site: Site) -> None:
     site = with_policy(sqlite_site, after=7)
     site.credentials(1)

@@ -33,12 +33,19 @@ def add_to(group: click.Group) -> None:
     @click.option("--reason", metavar="TEXT", default="", help="Why; required.")
     @click.option("--confirm", metavar="KEY", help="The key's name again: what is destroyed never comes back.")
     @click.option("--cancel", is_flag=True, help="Do not destroy it after all.")
-    def destroy_(run: Invocation, key: str, version: int, reason: str, confirm: str | None, cancel: bool) -> int:
+    @click.option(
+        "--purge-from-backups", "purge", is_flag=True, help="Of a destroyed one: remove backups that hold it."
+    )
+    def destroy_(
+        run: Invocation, key: str, version: int, reason: str, confirm: str | None, cancel: bool, purge: bool
+    ) -> int:
         """Schedule the destruction of an old version, or do it once it has waited long enough.
 
         Scheduled runs do it then by themselves. From the scheduling on applications cannot read with it.
         """
         inst = run.installation()
+        if purge:
+            return _purged(run, destroy.purge_from_backups(inst, key, version, confirm))
         if cancel:
             found = destroy.cancel(inst, key, version, reason or "cancelled by hand")
             if run.json:
@@ -65,6 +72,17 @@ def add_to(group: click.Group) -> None:
             if not found:
                 show.line("no column but the declared ones holds values of ours")
         return 3 if found else 0
+
+
+def _purged(run: Invocation, names: list[str]) -> int:
+    if run.json:
+        show.as_json({"removed": names})
+        return 0
+    for name in names:
+        show.line(f"removed backup {name}")
+    show.line("no backup here holds it" if not names else "a new backup without it was made and verified before")
+    show.line("  copies of those backups elsewhere still do")
+    return 0
 
 
 def _print(run: Invocation, report: destroy.Report) -> None:

@@ -7,6 +7,7 @@ the manifest says. Nothing else is believed, so that a file that was swapped or 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -314,13 +315,19 @@ def prune(inst: Installation, *, dry_run: bool = False) -> list[Pruned]:
     found = to_prune(ours, keep=policy.keep, max_age_days=policy.max_age_days, now=now)
     if dry_run or not found:
         return found
-    with inst.backups.lock(f"{inst.who} since {now:%Y-%m-%d %H:%M:%S} UTC"):
-        event = BackupsPruned(tuple(pruned.manifest.name for pruned in found))
-        operation = inst.audit.intent(event, now=now, keyring_id=keyring.keyring_id, epoch=keyring.epoch)
-        for pruned in found:
-            inst.backups.remove(pruned.manifest.name)
-        inst.audit.result(operation, "done", now=inst.clock.now(), epoch=keyring.epoch)
+    remove_backups(inst, keyring, [pruned.manifest.name for pruned in found])
     return found
+
+
+def remove_backups(inst: Installation, keyring: Keyring, names: Sequence[str]) -> None:
+    """Of what somebody decided should go; on the record."""
+    now = inst.clock.now()
+    with inst.backups.lock(f"{inst.who} since {now:%Y-%m-%d %H:%M:%S} UTC"):
+        event = BackupsPruned(tuple(names))
+        operation = inst.audit.intent(event, now=now, keyring_id=keyring.keyring_id, epoch=keyring.epoch)
+        for name in names:
+            inst.backups.remove(name)
+        inst.audit.result(operation, "done", now=inst.clock.now(), epoch=keyring.epoch)
 
 
 # --- after a rekey --------------------------------------------------------------------------------

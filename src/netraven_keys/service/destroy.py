@@ -26,7 +26,7 @@ from netraven_keys.rotation.destruction import (
     waiting_blockers,
 )
 from netraven_keys.rotation.prove import take_census
-from netraven_keys.service.backup import good_backups
+from netraven_keys.service.backup import create_backup, good_backups, only_here, remove_backups
 from netraven_keys.service.discover import holding
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import because, change_journal, change_keyring, open_owned, read_journal
@@ -196,6 +196,34 @@ def _erase(inst: Installation, name: str, number: int, reason: str) -> None:
         VersionDestroyed(name, number, reason),
         lambda o: transitions.destroy(o.keyring, name, number, because(inst, reason)),
     )
+
+
+def purge_from_backups(inst: Installation, name: str, number: int, confirmed: str | None) -> list[str]:
+    """Removes the backups that still hold a destroyed version, after a new one was made and verified.
+
+    Raises Blocked for one that is not destroyed, and for a backup that alone holds something else;
+    ConfirmationMissing where `confirmed` is not the key's name. Returns their names.
+    """
+    owned = open_owned(inst)
+    version = owned.keyring.key(name).version(number)
+    if version.state is not State.DESTROYED:
+        raise Blocked(f"{name} v{number} is {version.state}: it goes from backups once it is destroyed")
+    if confirmed != name:
+        raise ConfirmationMissing(
+            "removing backups cannot be undone", remedy=f"Add --confirm {name} when that is what you want."
+        )
+    holding_it = [manifest for manifest in good_backups(inst, owned.keyring) if manifest.holds(version.key_id)]
+    known = {v.key_id for key in owned.keyring.keys for v in key.versions}
+    for manifest in holding_it:
+        if only_here(manifest, known):
+            raise Blocked(
+                f"backup {manifest.name} holds versions that the keyring does not have",
+                remedy="Restore it first (`netraven-keys restore`), or keep it.",
+            )
+    if holding_it:
+        create_backup(inst, why=f"without {name} v{number}")
+        remove_backups(inst, owned.keyring, [manifest.name for manifest in holding_it])
+    return [manifest.name for manifest in holding_it]
 
 
 # --- by policy, in a scheduled run ----------------------------------------------------------------
