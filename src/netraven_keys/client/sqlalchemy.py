@@ -153,10 +153,10 @@ class _EncryptedColumn(TypeDecorator[_T]):
         return None if value is None else _guarded(self._decrypted, value)
 
     def _encrypted(self, value: Any) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError  # each type of column has its own
 
     def _decrypted(self, stored: Any) -> _T:
-        raise NotImplementedError
+        raise NotImplementedError  # the same
 
     def _open(self, stored: Any) -> bytes:
         if not isinstance(stored, str | bytes):

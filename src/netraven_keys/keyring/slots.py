@@ -170,15 +170,15 @@ def _sealed_anew(owned: OwnedKeyring, key: NamedKey, root: seal.Sealer) -> Named
         for version in key.versions
     )
     legacy = tuple(
-        replace(entry, sealed=seal.seal_legacy(new, key.name, entry.format, entry.name, _legacy(old, key.name, entry)))
+        replace(
+            entry,
+            sealed=seal.seal_legacy(new, key.name, entry.format, entry.name, seal.open_legacy(old, key.name, entry)),
+        )
         for entry in key.legacy
     )
     return replace(
         key, sealed_wrapping_key=root.seal(new.key, seal.WRAPPING_KEY, key.name), versions=versions, legacy=legacy
     )
-
-
-_legacy = seal.open_legacy
 
 
 # --- a new root -----------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def rekeyed(
         if master_key is None:
             dropped.append(slot.name)
         elif slot.kind is SlotKind.OWNER:
-            kept.append(replace(owner_slot(keyring.keyring_id, _named(master_key, slot.name), root, now)))
+            kept.append(owner_slot(keyring.keyring_id, _named(master_key, slot.name), root, now))
         else:
             kept.append(reader_slot(new, _named(master_key, slot.name), slot.keys, now))
     if not any(slot.kind is SlotKind.OWNER for slot in kept):

@@ -147,7 +147,7 @@ def _check_expected(decided: Decided, expect: str | None) -> None:
     if expect is None:
         raise ConfirmationMissing(
             f"the backup is of the keyring {decided.contents.owned.keyring.keyring_id} with the fingerprint {found}",
-            remedy=f"If that is the one meant (`netraven-keys status` printed it, and `init`), add --expect {found}.",
+            remedy=f"If that is the one meant (`init` and `status --json` print it), add --expect {found}.",
         )
     if expect.lower().replace("-", "") != found.replace("-", ""):
         raise Refused(f"the backup's keyring has the fingerprint {found}, and {expect!r} was expected")
