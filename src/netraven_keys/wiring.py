@@ -142,6 +142,11 @@ def assemble(
     )
 
 
+def backup_sealer(loaded: Loaded, world: World, password: str) -> Sealer:
+    """Seals for this password, and the recipients of the settings. Raises BadConfiguration, ForbiddenSecret."""
+    return backups.sealer_with(loaded.settings.security.key_rotation.backup, world, password)
+
+
 def backup_opener(
     loaded: Loaded, world: World, prompt: Prompt, *, password: str | None, identities: tuple[str, ...]
 ) -> Sealer:

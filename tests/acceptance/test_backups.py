@@ -338,6 +338,38 @@ def test_verify_opens_with_what_it_is_given(sqlite_site: Site) -> None:
 # --- retention ------------------------------------------------------------------------------------
 
 
+def test_one_backup_can_have_a_password_of_its_own(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = with_password(sqlite_site)
+    site.credentials(1)
+    own = "the safe's own password 77"
+    made = site.ok("backup", "create", "--password-file", "-", "--json", stdin=own.encode() + b"\n").json
+    assert made["verified_how"] == "opened"
+    assert "does not open with the password" in site.run("backup", "verify", made["name"]).text
+    site.ok("backup", "verify", made["name"], "--password-file", "-", stdin=own.encode())
+    monkeypatch.setattr("netraven_keys.cli.backup_commands.ask", lambda label, twice: own if twice else None)
+    assert site.ok("backup", "create", "--ask-password", "--json").json["verified_how"] == "opened"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "status"),
+    [
+        (("--ask-password",), b"", 2),
+        (("--ask-password", "--password-file", "-"), b"", 2),
+        (("--password-file", "-"), b"", 78),
+        (("--password-file", "-"), b"changeme\n", 78),
+        (("--password-file", "/nowhere"), b"", 6),
+    ],
+)
+def test_a_password_that_cannot_be_makes_no_backup(
+    sqlite_site: Site, arguments: tuple[str, ...], stdin: bytes, status: int
+) -> None:
+    site = with_password(sqlite_site)
+    site.credentials(1)
+    before = sorted((site.directory / "backups").iterdir())
+    assert site.run("backup", "create", *arguments, stdin=stdin).status == status
+    assert sorted((site.directory / "backups").iterdir()) == before
+
+
 def test_backups_are_kept_by_count(sqlite_site: Site) -> None:
     sqlite_site.settings["security"]["key_rotation"]["backup"]["max_backups"] = 2
     sqlite_site.write_settings()

@@ -71,7 +71,7 @@ def spelled(name):
     return re.sub("[-_.]+", "-", name).lower()
 
 present = {spelled(d.name): d for d in importlib.metadata.distributions(path=[sys.path[-1]])}
-needed, waiting = set(), [("netraven-keys", frozenset({"postgres", "shamir"}))]
+needed, waiting = set(), [("netraven-keys", frozenset({"postgres", "shamir", "pkcs11"}))]
 while waiting:
     name, extras = waiting.pop()
     needed.add(name)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from netraven_keys.audit.log import AuditLog
+from netraven_keys.service import initialise
+from netraven_keys.service.backup import ensure_backed_up
 from netraven_keys.storage.directory import DirectoryStore
 from tests.site import Outcome, Site
 
@@ -76,6 +78,21 @@ def test_two_inits_at_once_make_one_keyring(sqlite_site: Site) -> None:
     site.ok("init")
     keyring = site.keyring()
     assert all(len(key.versions) == 1 for key in keyring.keys)
+
+
+def test_an_init_that_another_overtakes_ends_well(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one activates every key between this one's backup and its first activation."""
+    site, backed_up = declared(sqlite_site), ensure_backed_up
+
+    def overtaken(*arguments: Any, **more: Any) -> Any:
+        made = backed_up(*arguments, **more)
+        monkeypatch.setattr(initialise, "ensure_backed_up", backed_up)
+        site.ok("init")
+        return made
+
+    monkeypatch.setattr(initialise, "ensure_backed_up", overtaken)
+    site.ok("init")
+    assert all([v.state for v in key.versions] == ["active"] for key in site.keyring().keys)
 
 
 def test_two_rotations_at_once_make_one_version(sqlite_site: Site) -> None:

@@ -56,15 +56,31 @@ def opening_options(command: F) -> F:
 
 def opening(run: Invocation, password_file: str | None, identities: tuple[str, ...]) -> Installation:
     """The installation, with what was given to open backups with. Raises as `Invocation.installation`."""
-    if password_file is None:
-        password = None
-    elif password_file == "-":  # noqa: S105  # the sign for stdin
-        password = sys.stdin.buffer.read().decode("utf-8", "replace").removesuffix("\n")
-    else:
-        password = read_secret_file(Path(password_file), "--password-file")
+    password = None if password_file is None else _password_in(password_file)
     inst = run.installation()
     opener = wiring.backup_opener(run.loaded(), run.world, ask, password=password, identities=identities)
     return replace(inst, sealer=opener)
+
+
+def _password_in(password_file: str) -> str:
+    if password_file == "-":  # noqa: S105  # the sign for stdin
+        return sys.stdin.buffer.read().decode("utf-8", "replace").removesuffix("\n")
+    return read_secret_file(Path(password_file), "--password-file")
+
+
+def _sealing(run: Invocation, password_file: str | None, ask_password: bool) -> Installation:
+    """The installation, with the password of this one backup where one is given. Raises UsageError."""
+    if password_file is not None and ask_password:
+        raise UsageError("a backup has one password", remedy="Give --password-file or --ask-password.")
+    if ask_password:
+        password = ask("Password of this backup", True)
+        if password is None:
+            raise UsageError("there is no terminal to ask on", remedy="Give --password-file PATH, or - for stdin.")
+    elif password_file is not None:
+        password = _password_in(password_file)
+    else:
+        return run.installation()
+    return replace(run.installation(), sealer=wiring.backup_sealer(run.loaded(), run.world, password))
 
 
 def _add_restore(group: click.Group) -> None:
@@ -145,10 +161,15 @@ def _print_restored(run: Invocation, decided: restore.Decided, *, dry_run: bool)
 
 def _add_makers(group: click.Group) -> None:
     @verb(group)
+    @click.option("--password-file", metavar="PATH", help="Password of this one backup, in a file, or - for stdin.")
+    @click.option("--ask-password", is_flag=True, help="Ask for the password of this one backup.")
     @click.option("--reason", metavar="TEXT", default="by hand", show_default=True, help="For the record.")
-    def create(run: Invocation, reason: str) -> int:
-        """Write a backup of the keyring, open it again and compare."""
-        inst = run.installation()
+    def create(run: Invocation, password_file: str | None, ask_password: bool, reason: str) -> int:
+        """Write a backup of the keyring, open it again and compare.
+
+        One with a password of its own needs that password wherever it is opened, in `backup drill` too.
+        """
+        inst = _sealing(run, password_file, ask_password)
         made = backup.create_backup(inst, why=reason)
         if run.json:
             show.as_json(_json(made, ""))

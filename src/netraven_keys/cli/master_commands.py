@@ -18,9 +18,9 @@ from netraven_keys.keyring.model import NAME, Slot, SlotKind
 from netraven_keys.keyring.opened import fingerprint
 from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.masterkeys import generated
-from netraven_keys.masterkeys.from_text import TextMasterKey
 from netraven_keys.masterkeys.generated import GeneratedMasterKey
 from netraven_keys.masterkeys.shamir import ORIGIN, new_shares
+from netraven_keys.ports import MasterKey
 from netraven_keys.service import master
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import open_owned
@@ -104,7 +104,7 @@ def _source_options(command: F) -> F:
     return file(variable(passphrase(command)))
 
 
-def _given(run: Invocation, name: str, file: str | None, variable: str | None, passphrase: bool) -> TextMasterKey:
+def _given(run: Invocation, name: str, file: str | None, variable: str | None, passphrase: bool) -> MasterKey:
     """The master key of the options, else the one of that name under `master_keys:`. Raises UsageError."""
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} cannot be a slot's name: lower-case letters, digits, - and _, a letter first")
@@ -240,7 +240,8 @@ def _add_rekey(group: click.Group) -> None:
         show.line("the keyring has a new root key; older copies of it open with the master keys of their time")
         for name in dropped:
             show.line(f"  dropped: {name}")
-        show.line("Next: netraven-keys backup create, then rotate every key that somebody may know")
+        backup = "" if inst.backup_policy.gate else "netraven-keys backup create, then "
+        show.line(f"Next: {backup}rotate every key that somebody may know")
         return 0
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from netraven_keys.client.settings import ClientSettings, Column, read_client_settings
-from netraven_keys.config.master_keys import master_key_from, nobody
+from netraven_keys.config.master_keys import MasterKey, master_key_from, nobody
 from netraven_keys.config.world import World
 from netraven_keys.crypto import token as tokens
 from netraven_keys.crypto.fields import utf8
@@ -33,7 +33,6 @@ from netraven_keys.errors import (
 )
 from netraven_keys.keyring.model import Origin
 from netraven_keys.keyring.opened import OpenedKeyring, open_document
-from netraven_keys.masterkeys.from_text import TextMasterKey
 from netraven_keys.storage.directory import DirectoryStore, Stamp
 from netraven_keys.values.place import Place, Row
 from netraven_keys.values.reading import ValueReader
@@ -79,7 +78,7 @@ def open_keyring(
         if master_key is None
         else master_key_from({"name": "daily", "provider": "passphrase"}, world, lambda label, twice: master_key)
     )
-    keys: list[TextMasterKey] = [key]
+    keys: list[MasterKey] = [key]
     return ApplicationKeyring(ClientSettings(application, Path(path), keys, world.production))
 
 

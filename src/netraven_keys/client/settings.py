@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from netraven_keys.config.document import Document, Path_, overlaid, read_document
-from netraven_keys.config.master_keys import master_key_from, nobody
+from netraven_keys.config.master_keys import MasterKey, master_key_from, nobody
 from netraven_keys.config.world import World
 from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
-from netraven_keys.masterkeys.from_text import TextMasterKey
 from netraven_keys.values.formats import ACCEPTED
 from netraven_keys.values.place import Place
 
@@ -34,7 +33,7 @@ class Column:
 class ClientSettings:
     application: str
     key_path: Path
-    master_keys: Sequence[TextMasterKey]
+    master_keys: Sequence[MasterKey]
     production: bool
     columns: dict[tuple[str, str], Column] = field(default_factory=dict)
 
@@ -53,9 +52,9 @@ def read_client_settings(config: str | Path | None, world: World) -> ClientSetti
     )
 
 
-def _master_keys(reader: _Reader, world: World) -> list[TextMasterKey]:
+def _master_keys(reader: _Reader, world: World) -> list[MasterKey]:
     declared = reader.list(("master_keys",)) or [{"name": "daily", "provider": "env"}]
-    found: list[TextMasterKey] = []
+    found: list[MasterKey] = []
     missing: MasterKeyUnavailable | None = None
     for entry in declared:
         try:

@@ -7,15 +7,17 @@ from functools import cache
 from pathlib import Path
 
 from netraven_keys.config.master_keys import Prompt
+from netraven_keys.config.secrets import weakness
 from netraven_keys.config.settings import Backup
 from netraven_keys.config.world import World, read_secret_file
 from netraven_keys.crypto.secret import SecretBytes
-from netraven_keys.errors import BadConfiguration
+from netraven_keys.errors import BadConfiguration, ForbiddenSecret
 from netraven_keys.sealing.age import AgeSealer
 
 BACKUP_PASSWORD = "NETRAVEN_BACKUP_PASSWORD"  # noqa: S105  # the name of a variable
 # Taken in dev and test, where nothing else is set. Production refuses to start without a real one.
 DEVELOPMENT_PASSWORD = "netraven-dev-backup-password"  # noqa: S105  # not secret, and not for secrets
+LONG_AND_RANDOM = "Use a long random one."
 
 
 def backup_password(backup: Backup, world: World) -> str | None:
@@ -49,6 +51,18 @@ def sealer(backup: Backup, world: World) -> AgeSealer:
         return None if password is None else _normalised(password)
 
     return AgeSealer(passphrase, tuple(backup.recipients))
+
+
+def sealer_with(backup: Backup, world: World, password: str) -> AgeSealer:
+    """With this password in the place of the one that is set. Raises BadConfiguration; ForbiddenSecret for one
+    that production does not take."""
+    if not password:
+        raise BadConfiguration("the password given is empty")
+    weak = weakness(password)
+    if weak is not None and world.production:
+        raise ForbiddenSecret(f"the backup password {weak}, which production does not allow", remedy=LONG_AND_RANDOM)
+    secret = _normalised(password)
+    return AgeSealer(lambda: secret, tuple(backup.recipients))
 
 
 def opener(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from netraven_keys.config.world import World, read_secret_file
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import BadConfiguration, ForbiddenSecret, MasterKeyUnavailable
 from netraven_keys.masterkeys.from_text import TextMasterKey, master_key_from_text
+from netraven_keys.masterkeys.pkcs11 import Pkcs11MasterKey
+from netraven_keys.masterkeys.pkcs11_session import Token
 from netraven_keys.masterkeys.shamir import shamir_master_key, threshold_of
 
+MasterKey = TextMasterKey | Pkcs11MasterKey
 Prompt = Callable[[str, bool], str | None]
 """Asks for a passphrase (label, whether to ask twice); None when there is nobody to ask."""
 
@@ -21,14 +25,19 @@ def nobody(label: str, twice: bool) -> None:
     """The prompt of an application: there is nobody to ask."""
 
 
-def master_key_from(declared: Mapping[str, Any], world: World, prompt: Prompt, *, new: bool = False) -> TextMasterKey:
-    """Raises MasterKeyUnavailable, MasterKeyDamaged, InsecurePermissions, BadConfiguration, and
-    ForbiddenSecret for one that production does not take."""
+def master_key_from(declared: Mapping[str, Any], world: World, prompt: Prompt, *, new: bool = False) -> MasterKey:
+    """A token is not asked for anything yet.
+
+    Raises MasterKeyUnavailable, MasterKeyDamaged, InsecurePermissions, BadConfiguration, and ForbiddenSecret for
+    one that production does not take.
+    """
     name, provider = declared.get("name"), declared.get("provider")
     if not isinstance(name, str):
         raise BadConfiguration("a master key under `master_keys:` has no name")
     if provider == "shamir":
         return shamir_master_key(name, _shares(declared, name, prompt))
+    if provider == "pkcs11":
+        return _in_token(declared, name, world, prompt)
     if provider == "env":
         text, source = _from_variable(declared, world)
     elif provider == "file":
@@ -43,6 +52,27 @@ def master_key_from(declared: Mapping[str, Any], world: World, prompt: Prompt, *
     if weak is not None and world.production:
         raise ForbiddenSecret(f"the master key {name!r} {weak}, which production does not allow")
     return master_key_from_text(name, text, development=weak is not None)
+
+
+def _in_token(declared: Mapping[str, Any], name: str, world: World, prompt: Prompt) -> Pkcs11MasterKey:
+    """Raises MasterKeyUnavailable without a PIN, BadConfiguration."""
+    variable = str(declared.get("pin_variable") or "NETRAVEN_PKCS11_PIN")
+    pin = world.get(variable) or prompt(f"PIN of the token for the master key {name!r}", False)
+    if not pin:
+        raise MasterKeyUnavailable(
+            f"the master key {name!r} is not at hand: no PIN came from the variable {variable} (or {variable}_FILE)"
+        )
+    key_id = str(declared.get("key_id") or "01")
+    if not re.fullmatch("([0-9A-Fa-f]{2})+", key_id, re.ASCII):
+        raise BadConfiguration(f"the master key {name!r}: `key_id` is not written in hex digits")
+    return Pkcs11MasterKey(
+        name,
+        Token(str(declared.get("module")), str(declared.get("token"))),
+        SecretBytes(pin.encode("utf-8")),
+        label=str(declared.get("key_label") or "netraven-keys"),
+        key_id=bytes.fromhex(key_id),
+        seconds=float(declared.get("timeout_seconds") or 30),
+    )
 
 
 def _shares(declared: Mapping[str, Any], name: str, prompt: Prompt) -> list[SecretBytes]:

@@ -212,8 +212,20 @@ class ShamirMasterKey(Group):
     path: str | None = Field(None, description="File with so many shares, one a line; else they are asked for.")
 
 
+class Pkcs11MasterKey(Group):
+    name: Name
+    provider: Literal["pkcs11"]
+    module: str = Field(description="The PKCS#11 module of the token's maker, a shared library.")
+    token: str = Field(min_length=1, max_length=32, description="The token's label.")
+    key_label: str = Field("netraven-keys", min_length=1, description="Label of the AES-256 key in the token.")
+    key_id: str = Field("01", pattern=r"^([0-9A-Fa-f]{2})+$", description="Its id (CKA_ID), in hex digits and quotes.")
+    pin_variable: str = Field("NETRAVEN_PKCS11_PIN", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    timeout_seconds: int = Field(30, ge=1, le=3600, description="How long the token may take to answer.")
+
+
 MasterKey = Annotated[
-    EnvMasterKey | FileMasterKey | PassphraseMasterKey | ShamirMasterKey, Field(discriminator="provider")
+    EnvMasterKey | FileMasterKey | PassphraseMasterKey | ShamirMasterKey | Pkcs11MasterKey,
+    Field(discriminator="provider"),
 ]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from netraven_keys.config.backups import BACKUP_PASSWORD, backup_password
+from netraven_keys.config.backups import BACKUP_PASSWORD, LONG_AND_RANDOM, backup_password
 from netraven_keys.config.secrets import is_known_secret, weakness
 from netraven_keys.config.settings import EnvMasterKey, FileMasterKey, Loaded, Settings
 from netraven_keys.config.world import World, read_secret_file
@@ -125,7 +125,7 @@ def _backup(settings: Settings, world: World) -> list[Finding]:
     if why is None:
         return []
     message = f"the backup password {why}, which production does not allow"
-    return [Finding(message, "Use a long random one.", command=new_password)]
+    return [Finding(message, LONG_AND_RANDOM, command=new_password)]
 
 
 def _texts_of_master_keys(settings: Settings, world: World) -> list[str]:

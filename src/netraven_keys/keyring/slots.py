@@ -15,7 +15,7 @@ from netraven_keys.crypto.aead import random_key
 from netraven_keys.crypto.fields import length_prefixed
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.crypto.signing import public_key_of, signature_fits
-from netraven_keys.errors import NotMine, Refused, UsageError
+from netraven_keys.errors import MasterKeyUnavailable, NotMine, Refused, UsageError
 from netraven_keys.keyring import seal
 from netraven_keys.keyring.model import Keyring, NamedKey, Predecessor, Slot, SlotKind
 from netraven_keys.keyring.opened import OwnedKeyring
@@ -244,11 +244,12 @@ def speaks_for(keyring: Keyring, signing_key: bytes, backup_sha256: str) -> bool
 
 
 def _opener(keyring_id: str, slot: Slot, master_keys: Sequence[MasterKey]) -> MasterKey | None:
+    """A master key that is out of reach is not at hand."""
     binding = seal.slot_binding(keyring_id, slot.name)
     for master_key in sorted(master_keys, key=lambda one: one.name != slot.name):
         try:
             master_key.unwrap(slot.wrapped, binding)
-        except NotMine:
+        except (NotMine, MasterKeyUnavailable):
             continue
         return master_key
     return None

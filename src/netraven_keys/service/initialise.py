@@ -164,6 +164,8 @@ def _activated(inst: Installation, owned: OwnedKeyring, done: list[str]) -> Owne
     if backup is not None:
         done.append(f"backup {backup.name}, {HOW_VERIFIED[backup.verified_how]}")
     for name in new:
+        if owned.keyring.key(name).newest_used is not None:
+            continue  # another `init` was quicker, and the change before this one showed its keyring
         first = transitions.startable(owned.keyring.key(name))[-1]
         owned = change_keyring(
             inst, VersionActivated(name, first, WHY), partial(_activate_first, inst=inst, name=name, number=first)
