@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,6 +50,27 @@ class MasterKey(Protocol):
 
     def unwrap(self, blob: bytes, associated_data: bytes) -> SecretBytes:
         """Raises NotMine, MasterKeyUnavailable or CorruptSlot: never one class for all."""
+        ...
+
+
+@dataclass(frozen=True)
+class ExposedRow:
+    """A value that was under a compromised version: its row as text, and when it was seen there (UTC)."""
+
+    target: str
+    row: str
+    at: str
+
+
+class ExposureStore(Protocol):
+    """Which values were under a compromised version: only added to, and durable before the value is rewritten."""
+
+    def add(self, key: str, version: int, rows: Sequence[ExposedRow]) -> None:
+        """Raises StorageFailed."""
+        ...
+
+    def rows(self, key: str, version: int) -> Iterator[ExposedRow]:
+        """In the order they were seen; a row may come twice. Raises StorageFailed."""
         ...
 
 

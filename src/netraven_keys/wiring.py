@@ -26,7 +26,9 @@ from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.service.installation import BackupPolicy, Installation, ManagedTarget
 from netraven_keys.storage.backups import BackupDirectory
+from netraven_keys.storage.checkpoints import CheckpointDirectory
 from netraven_keys.storage.directory import DirectoryStore
+from netraven_keys.storage.exposures import ExposureDirectory
 from netraven_keys.storage.schedule import ScheduleDirectory
 from netraven_keys.targets.discovery import Discovery
 from netraven_keys.targets.engines import make_engine, printable, same_place
@@ -106,6 +108,8 @@ def assemble(
         store=DirectoryStore(Path(rotation.key_path), group=settings.keyring_group),
         schedule=ScheduleDirectory(Path(rotation.key_path), group=settings.keyring_group),
         audit=AuditLog(Path(settings.audit.path), who=who()),
+        checkpoints=CheckpointDirectory(Path(settings.audit.checkpoint_path)),
+        exposures=ExposureDirectory(Path(settings.audit.path) / "exposures"),
         clock=clock or SystemClock(),
         who=who(),
         production=world.production,

@@ -98,6 +98,7 @@ def older_copy_and_older_audit_log(site: Site) -> None:
     before = log.read_bytes()
     put_back_an_older_copy(site)
     log.write_bytes(before)
+    shutil.rmtree(site.directory / "checkpoints")
 
 
 def lose_the_keyring(site: Site) -> None:

@@ -213,7 +213,7 @@ def test_two_versions_of_one_number_are_a_conflict(sqlite_site: Site) -> None:
     """The keyring was rolled back, the database and log with it, and used: its v2 is not the backup's v2."""
     site = sqlite_site
     site.credentials(2)
-    copies = {name: site.directory / f"{name}.copy" for name in ("keys", "audit")}
+    copies = {name: site.directory / f"{name}.copy" for name in ("keys", "audit", "checkpoints")}
     for name, copy in copies.items():
         shutil.copytree(site.directory / name, copy)
     database = Path(site.url.removeprefix("sqlite:///"))

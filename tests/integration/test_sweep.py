@@ -22,6 +22,8 @@ from netraven_keys.sealing.age import AgeSealer
 from netraven_keys.service import initialise, keys, reencrypt, rotate
 from netraven_keys.service.installation import BackupPolicy, Installation, ManagedTarget
 from netraven_keys.service.keyring_access import UseCounter, change_journal, open_owned, read_journal
+from netraven_keys.storage.checkpoints import CheckpointDirectory
+from netraven_keys.storage.exposures import ExposureDirectory
 from netraven_keys.testing.clock import ManualClock
 from netraven_keys.testing.memory import MemoryBackups, MemorySchedule, MemoryStore, MemoryTarget, NoHooks
 from netraven_keys.values.place import Place
@@ -45,6 +47,8 @@ class Scene:
             store=MemoryStore(),
             schedule=MemorySchedule(),
             audit=AuditLog(directory / "audit", who="test"),
+            checkpoints=CheckpointDirectory(directory / "checkpoints"),
+            exposures=ExposureDirectory(directory / "exposures"),
             clock=self.clock,
             who="test",
             production=True,

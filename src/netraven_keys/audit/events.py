@@ -50,9 +50,12 @@ class SlotAdded(Event):
 
 @dataclass(frozen=True)
 class SlotRemoved(Event):
+    """`keys` are those that it could open."""
+
     name = "slot.removed"
     slot: str
     kind: str
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,30 @@ class VersionResumed(Event):
     name = "version.resumed"
     key: str
     version: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class VersionCompromised(Event):
+    """Somebody may know its material. `replacement` became the primary in the same save; 0 where the version was
+    not the primary."""
+
+    name = "version.compromised"
+    key: str
+    version: int
+    replacement: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ExposureClosed(Event):
+    """What these values protect was changed at its source; `all` of them where `rows` is empty."""
+
+    name = "exposure.closed"
+    key: str
+    version: int
+    target: str
+    rows: tuple[str, ...]
     reason: str
 
 

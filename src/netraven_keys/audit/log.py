@@ -15,14 +15,14 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from netraven_keys.audit.chain import Tree
+from netraven_keys.audit.chain import Tree, leaf_hash
 from netraven_keys.audit.events import Event, TornLineDropped
 from netraven_keys.errors import AuditBroken, AuditUnavailable, StorageFailed
 from netraven_keys.faults import Fault
@@ -30,6 +30,9 @@ from netraven_keys.storage import durable
 from netraven_keys.storage.faults import directory_faults
 
 LOG = "audit.jsonl"
+_SEE = (
+    "`netraven-keys audit verify` names the lines. Put back the newest good copy of the log; nothing is changed before."
+)
 Details = Mapping[str, str | int | bool | list[str]]
 
 
@@ -81,6 +84,14 @@ class AuditLog:
                 self._read_on(fd)
         return Head(self._tree.size, self._tree.root())
 
+    def content(self) -> bytes:
+        """The whole file; empty where there is none. Raises AuditUnavailable."""
+        try:
+            with self._reading() as fd:
+                return b"" if fd is None else _read_all(fd)
+        except AuditBroken:
+            return b""
+
     def last_epoch(self, keyring_id: str) -> int:
         """The highest epoch a finished change of this keyring has recorded; 0 when there is none."""
         self.head()
@@ -95,6 +106,20 @@ class AuditLog:
         """Whether one of this kind ever ended well for this keyring."""
         self.head()
         return (event, keyring_id) in self._done
+
+    def done(self, event: str, keyring_id: str) -> list[dict[str, Any]]:
+        """The intents of this kind that ended well, oldest first."""
+        intents: dict[str, dict[str, Any]] = {}
+        found: list[dict[str, Any]] = []
+        for line in self.content().split(b"\n")[:-1]:
+            record = json.loads(line)
+            if record.get("event") != event or record.get("keyring_id") != keyring_id:
+                continue
+            if record.get("phase") == "intent":
+                intents[record["operation"]] = record
+            elif record.get("outcome") in ("done", "recovered") and record["operation"] in intents:
+                found.append(intents.pop(record["operation"]))
+        return found
 
     def fingerprint(self, keyring_id: str) -> str | None:
         """Of the signing key that the last recorded rekey made; None without one."""
@@ -113,18 +138,26 @@ class AuditLog:
 
     def check(self, anchor_size: int, anchor_root: bytes) -> None:
         """Raises AuditBroken unless the log begins with exactly what the keyring was saved with."""
-        tree = Tree()
+        self.check_heads([("the keyring was saved with", anchor_size, anchor_root)])
+
+    def check_heads(self, heads: Sequence[tuple[str, int, bytes]]) -> list[bytes]:
+        """The hashes of the lines. Raises AuditBroken unless the log begins with each of these trees."""
         with self._reading() as fd:
             content = b"" if fd is None else _read_all(fd)
-        for line in content.split(b"\n")[:-1][:anchor_size]:
-            tree.add(line)
-        if tree.size != anchor_size:
-            raise AuditBroken(
-                f"the audit log {self._path} has {tree.size} whole lines, "
-                f"the keyring was saved with {anchor_size}: it was cut"
-            )
-        if tree.root() != anchor_root:
-            raise AuditBroken(f"the first {anchor_size} lines of {self._path} are not those the keyring was saved with")
+        leaves = [leaf_hash(line) for line in content.split(b"\n")[:-1]]
+        tree, found = Tree(), {0: Tree().root()}
+        for leaf in leaves:
+            tree.add_leaf(leaf)
+            found[tree.size] = tree.root() if any(size == tree.size for _, size, _ in heads) else b""
+        for whose, size, root in heads:
+            if size > tree.size:
+                raise AuditBroken(
+                    f"the audit log {self._path} has {tree.size} whole lines, {whose} {size}: it was cut",
+                    remedy=_SEE,
+                )
+            if found[size] != root:
+                raise AuditBroken(f"the first {size} lines of {self._path} are not those {whose}", remedy=_SEE)
+        return leaves
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -15,7 +15,9 @@ import click
 
 from netraven_keys import __version__
 from netraven_keys.cli import (
+    audit_commands,
     backup_commands,
+    compromise_commands,
     demo_command,
     destroy_commands,
     doctor_command,
@@ -56,6 +58,8 @@ for _commands in (
     rotation_commands,
     schedule_command,
     doctor_command,
+    compromise_commands,
+    audit_commands,
     backup_commands,
     key_commands,
     master_commands,

@@ -216,6 +216,17 @@ def _m_of_n(text: str) -> tuple[int, int]:
     return threshold, count
 
 
+def master_keys_in(run: Invocation, files: tuple[str, ...]) -> list[MasterKey]:
+    """Of `--file NAME=PATH`. Raises UsageError, and what reading one raises."""
+    found: list[MasterKey] = []
+    for given in files:
+        name, is_named, path = given.partition("=")
+        if not is_named:
+            raise UsageError(f"--file {given!r} names no slot", remedy="Write it as NAME=PATH.")
+        found.append(_given(run, name, path, None, False))
+    return found
+
+
 def _add_rekey(group: click.Group) -> None:
     @verb(group)
     @click.option("--file", "files", metavar="NAME=PATH", multiple=True, help="Another slot's master key, in a file.")
@@ -227,13 +238,7 @@ def _add_rekey(group: click.Group) -> None:
         those that somebody may know.
         """
         inst = run.installation()
-        more = []
-        for given in files:
-            name, found, path = given.partition("=")
-            if not found:
-                raise UsageError(f"--file {given!r} names no slot", remedy="Write it as NAME=PATH.")
-            more.append(_given(run, name, path, None, False))
-        dropped = master.rekey(inst, more, drop)
+        dropped = master.rekey(inst, master_keys_in(run, files), drop)
         if run.json:
             show.as_json({"dropped": dropped})
             return 0

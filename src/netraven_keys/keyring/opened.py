@@ -106,6 +106,10 @@ class OwnedKeyring(OpenedKeyring):
         """An Ed25519 signature with the keyring's signing key. The message names its own format."""
         return sign(self._signing_seed, message)
 
+    def sign_audit(self, message: bytes) -> bytes:
+        """An Ed25519 signature with the audit log's key."""
+        return sign(self._root.open(self.keyring.sealed_audit_seed, seal.AUDIT_SEED), message)
+
     def document(self, changed: Keyring) -> bytes:
         """The signed document of a changed keyring of the same id. Raises KeyringTampered for a keyring
         that breaks a rule of the format."""

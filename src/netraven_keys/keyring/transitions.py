@@ -105,6 +105,16 @@ def resume(keyring: Keyring, name: str, number: int, because: Because) -> Keyrin
     return activate(keyring, name, number, because)
 
 
+def compromise(keyring: Keyring, name: str, number: int, because: Because, *, replacement: int | None) -> Keyring:
+    """Somebody may know its material. With `replacement`, which becomes the primary in the same keyring; a rotation
+    to the compromised version is none any more."""
+    keyring = _move(keyring, name, number, S.COMPROMISED, because)
+    if replacement is not None:
+        return begin_rotation(activate(keyring, name, replacement, because), name, replacement, because)
+    rotation = keyring.key(name).rotation
+    return end_rotation(keyring, name) if rotation is not None and rotation.to_version == number else keyring
+
+
 def retire_staged(keyring: Keyring, name: str, number: int, because: Because) -> Keyring:
     """A staged version that is only to decrypt with."""
     return _move(keyring, name, number, S.DEACTIVATED, because)

@@ -7,7 +7,7 @@ again in the next pass; one that refuses its write three times unchanged is quar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from netraven_keys.ports import Cell, Change, RowKey, Selection, Stored, Swap, Target
@@ -88,12 +88,13 @@ class Sweep:
     """`present` gives the reencryptor for the keyring as it is now; it is asked before each batch.
 
     It raises Superseded when another version has become the primary. `reserve` counts encryptions
-    before they happen.
+    before they happen; `seen` is told of each batch before any of it is rewritten.
     """
 
     target: Target
     present: Callable[[], Reencryptor]
     reserve: Callable[[int], None]
+    seen: Callable[[Sequence[Cell]], None]
     selection: Selection
     prefixes: Mapping[int, Stored]
     rows_per_batch: int
@@ -107,6 +108,7 @@ class Sweep:
             batch = self.target.scan(after, self.rows_per_batch, self.selection)
             if batch.cells:
                 self.reserve(len(batch.cells))
+                self.seen(batch.cells)
             changes = self._considered(batch.cells, reencryptor, tally)
             if changes and not announced:
                 announced = True
@@ -138,7 +140,7 @@ class Sweep:
 
     def _quarantine(self, cell: Cell, why: Quarantined, tally: Tally) -> None:
         tally.quarantined += 1
-        under = next((number for number, prefix in self.prefixes.items() if _starts(cell.value, prefix)), None)
+        under = next((number for number, prefix in self.prefixes.items() if starts_with(cell.value, prefix)), None)
         tally.quarantined_under[under] = tally.quarantined_under.get(under, 0) + 1
         if len(tally.listed) < MAX_LISTED:
             tally.listed.append(QuarantinedValue(self.target.name, row_label(cell.key), why.reason, why.detail))
@@ -176,7 +178,7 @@ class Sweep:
         return too_often
 
 
-def _starts(value: object, prefix: Stored) -> bool:
+def starts_with(value: object, prefix: Stored) -> bool:
     return isinstance(value, str | bytes) and type(value) is type(prefix) and value[: len(prefix)] == prefix
 
 

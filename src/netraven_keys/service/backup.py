@@ -21,6 +21,7 @@ from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import NetravenKeysError, UsageError
 from netraven_keys.keyring.model import Keyring
 from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.service.checkpoints import checkpoint
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import (
     as_owner,
@@ -100,6 +101,7 @@ def create_backup(inst: Installation, *, why: str) -> Manifest:
             epoch=owned.keyring.epoch,
             details={"verified": manifest.verified_how},
         )
+    checkpoint(inst, owned)
     return manifest
 
 
@@ -308,26 +310,28 @@ def only_here(manifest: Manifest, known: set[int]) -> bool:
 
 def prune(inst: Installation, *, dry_run: bool = False) -> list[Pruned]:
     """Removes what retention says, of those that are whole and this keyring's; nothing else is touched."""
-    keyring = open_owned(inst).keyring
+    owned = open_owned(inst)
+    keyring = owned.keyring
     policy, now = inst.backup_policy, inst.clock.now()
     known = {version.key_id for key in keyring.keys for version in key.versions}
     ours = [manifest for manifest in good_backups(inst, keyring) if not only_here(manifest, known)]
     found = to_prune(ours, keep=policy.keep, max_age_days=policy.max_age_days, now=now)
     if dry_run or not found:
         return found
-    remove_backups(inst, keyring, [pruned.manifest.name for pruned in found])
+    remove_backups(inst, owned, [pruned.manifest.name for pruned in found])
     return found
 
 
-def remove_backups(inst: Installation, keyring: Keyring, names: Sequence[str]) -> None:
+def remove_backups(inst: Installation, owned: OwnedKeyring, names: Sequence[str]) -> None:
     """Of what somebody decided should go; on the record."""
-    now = inst.clock.now()
+    now, keyring = inst.clock.now(), owned.keyring
     with inst.backups.lock(f"{inst.who} since {now:%Y-%m-%d %H:%M:%S} UTC"):
         event = BackupsPruned(tuple(names))
         operation = inst.audit.intent(event, now=now, keyring_id=keyring.keyring_id, epoch=keyring.epoch)
         for name in names:
             inst.backups.remove(name)
         inst.audit.result(operation, "done", now=inst.clock.now(), epoch=keyring.epoch)
+    checkpoint(inst, owned)
 
 
 # --- after a rekey --------------------------------------------------------------------------------

@@ -222,7 +222,7 @@ def purge_from_backups(inst: Installation, name: str, number: int, confirmed: st
             )
     if holding_it:
         create_backup(inst, why=f"without {name} v{number}")
-        remove_backups(inst, owned.keyring, [manifest.name for manifest in holding_it])
+        remove_backups(inst, owned, [manifest.name for manifest in holding_it])
     return [manifest.name for manifest in holding_it]
 
 

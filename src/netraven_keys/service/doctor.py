@@ -91,7 +91,11 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _files(inst: Installation) -> Iterator[Finding]:
-    for subject, faults in (("key directory", inst.store.faults()), ("audit log", inst.audit.faults())):
+    for subject, faults in (
+        ("key directory", inst.store.faults()),
+        ("audit log", inst.audit.faults()),
+        ("audit checkpoints", inst.checkpoints.faults()),
+    ):
         yield from _as_findings(subject, faults)
     if inst.store.stamp() is not None:
         inst.store.check_room()

@@ -20,6 +20,7 @@ from netraven_keys.keyring import create, seal, tink, transitions
 from netraven_keys.keyring.model import Keyring, State
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.keyring.tink import ImportedKey
+from netraven_keys.service.checkpoints import checkpoint
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import because, change_keyring, open_owned
 
@@ -88,6 +89,7 @@ def export_keys(inst: Installation, name: str, reason: str) -> tuple[SecretBytes
         event, now=inst.clock.now(), keyring_id=owned.keyring.keyring_id, epoch=owned.keyring.epoch
     )
     inst.audit.result(operation, "done", now=inst.clock.now(), epoch=owned.keyring.epoch)
+    checkpoint(inst, owned)
     return tink.keyset(key.primary.key_id, keys), len(keys)
 
 

@@ -13,6 +13,7 @@ from netraven_keys.ports import (
     Clock,
     Database,
     EpochRows,
+    ExposureStore,
     Hooks,
     KeyringStore,
     MasterKey,
@@ -23,6 +24,7 @@ from netraven_keys.ports import (
 from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.scheduling.timetable import Timetable
+from netraven_keys.storage.checkpoints import CheckpointDirectory
 
 # The longest time an application may go on with a keyring that was replaced (DESIGN section 9).
 PUBLISHED_STALENESS_SECONDS = 1.0
@@ -60,6 +62,8 @@ class Installation:
     store: KeyringStore
     schedule: ScheduleStore
     audit: AuditLog
+    checkpoints: CheckpointDirectory
+    exposures: ExposureStore
     clock: Clock
     who: str
     production: bool

@@ -28,6 +28,7 @@ from netraven_keys.keyring.journal import Journal
 from netraven_keys.keyring.model import AuditHead, Keyring, NamedKey, Origin
 from netraven_keys.keyring.opened import OpenedKeyring, OwnedKeyring, fingerprint, open_document
 from netraven_keys.keyring.transitions import Because
+from netraven_keys.service.checkpoints import check_log, checkpoint
 from netraven_keys.service.installation import Installation
 
 
@@ -98,7 +99,7 @@ def check_history(
     A database that cannot be reached is passed over with a warning, because one that is away must not
     stop the rotation of what lies elsewhere; with `must_reach`, TargetUnavailable is raised.
     """
-    inst.audit.check(keyring.audit_head.size, keyring.audit_head.root_hash)
+    check_log(inst, keyring)
     _check_epoch(inst, keyring, inst.audit.last_epoch(keyring.keyring_id), "the audit log")
     recorded = inst.audit.fingerprint(keyring.keyring_id)
     if recorded not in (None, fingerprint(keyring.signing_key)):
@@ -207,7 +208,9 @@ def _save(
             f"the change is saved as epoch {saved.epoch}, but its result could not be recorded: {problem.message}",
             remedy="Mend the audit path; the next change records this one as recovered. Do not repeat the command.",
         ) from None
-    return owned.owned(saved)
+    owned = owned.owned(saved)
+    checkpoint(inst, owned)
+    return owned
 
 
 def _record_failed_save(inst: Installation, operation: Operation, before: Keyring, problem: NetravenKeysError) -> None:

@@ -56,8 +56,8 @@ def remove(inst: Installation, name: str) -> Removed:
         return changed
 
     transition(owned)
-    change_keyring(inst, SlotRemoved(name, slot.kind), transition)
     seen = slot.keys if slot.kind is SlotKind.READER else tuple(key.name for key in owned.keyring.keys)
+    change_keyring(inst, SlotRemoved(name, slot.kind, seen), transition)
     known = {
         key: tuple(v.number for v in owned.keyring.key(key).versions if v.sealed is not None)
         for key in seen

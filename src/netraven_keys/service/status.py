@@ -16,6 +16,7 @@ from netraven_keys.rotation.policy import MAX_USES, Due, due
 from netraven_keys.scheduling.state import ScheduleState, to_json
 from netraven_keys.scheduling.wrong import Wrong, schedule_findings
 from netraven_keys.service.backup_status import GATE_OFF, BackupStatus, backup_status
+from netraven_keys.service.exposure import open_exposures
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import check_history, open_owned, read_journal, uses_of
 from netraven_keys.service.remembered import Remembered, remembered
@@ -137,6 +138,7 @@ def status(inst: Installation, *, say_unreachable: bool = True) -> Status:
         )
     running = inst.schedule.is_taken()
     backups = backup_status(inst, owned.keyring, journal.drill)
+    wrong.extend(_exposure_findings(inst, owned.keyring))
     wrong.extend(backups.wrong)
     wrong += [*_room_findings(inst), *schedule_findings(schedule, inst.clock.now(), running=running)]
     return Status(
@@ -213,6 +215,14 @@ def _version_status(version: Version, counted_at: str | None, entries: Iterable[
         values=None if counted_at is None else sum(entry.values(version.number) for entry in entries),
         counted_at=counted_at,
     )
+
+
+def _exposure_findings(inst: Installation, keyring: Keyring) -> Iterator[Wrong]:
+    for name, number, left in open_exposures(inst, keyring):
+        yield Wrong(
+            f"{name} v{number} is compromised; values to be changed at their source: {left:,}, listed by",
+            f"netraven-keys compromise report {name} v{number}",
+        )
 
 
 def _target_findings(inst: Installation, key: NamedKey, before: dict[str, Remembered]) -> Iterator[Wrong]:

@@ -1,0 +1,218 @@
+"""Looking at the audit log: what it holds, whether it is whole, and proofs of it. Needs no master key.
+
+The key that signed the checkpoints is taken from what the caller kept (a verifier key), else from the keyring's
+document, whose own signature nobody checks without a master key; what is returned says which.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from netraven_keys.audit import proofs
+from netraven_keys.audit.chain import leaf_hash
+from netraven_keys.audit.checkpoint import (
+    Checkpoint,
+    NotACheckpoint,
+    origin_of,
+    read_note,
+    read_verifier_key,
+    verifier_key,
+)
+from netraven_keys.audit.examine import Evidence, Examined, Finding, examine
+from netraven_keys.errors import AuditBroken, NotInitialised, UsageError
+from netraven_keys.keyring import codec
+from netraven_keys.keyring.model import Keyring
+from netraven_keys.service.checkpoints import log_name
+from netraven_keys.service.installation import Installation
+from netraven_keys.storage.checkpoints import Kept
+
+
+@dataclass(frozen=True)
+class Key:
+    """`kept` says that the caller brought it, and did not take it from the keyring's document."""
+
+    keyring_id: str
+    public: bytes
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Verified:
+    """`others` are other logs of this keyring of which checkpoints are kept."""
+
+    examined: Examined
+    key: Key
+    checkpoints: int
+    others: tuple[str, ...]
+
+
+def _document(inst: Installation) -> Keyring | None:
+    document = inst.store.load()
+    return None if document is None else codec.decode(document)[0]
+
+
+def key_of(inst: Installation, given: str | None) -> Key:
+    """Raises UsageError for what is no verifier key, NotInitialised without a keyring."""
+    if given is not None:
+        try:
+            origin, public = read_verifier_key(given)
+        except NotACheckpoint as problem:
+            raise UsageError(f"the key given cannot be used: {problem}", remedy=_KEY_REMEDY) from None
+        return Key(origin.split("/")[1], public, kept=True)
+    keyring = _document(inst)
+    if keyring is None:
+        raise NotInitialised(f"there is no keyring at {inst.store.place} that would name the key", remedy=_KEY_REMEDY)
+    return Key(keyring.keyring_id, keyring.audit_key, kept=False)
+
+
+_KEY_REMEDY = "Give what `netraven-keys audit key` printed once: --key VERIFIER_KEY."
+
+
+def lines_of(inst: Installation) -> list[bytes]:
+    """The whole lines of the log."""
+    return inst.audit.content().split(b"\n")[:-1]
+
+
+def printed_key(inst: Installation) -> str:
+    """The verifier key to keep elsewhere. Raises NotInitialised."""
+    lines, key = lines_of(inst), key_of(inst, None)
+    if not lines:
+        raise NotInitialised("the audit log has no line yet")
+    return verifier_key(origin_of(key.keyring_id, leaf_hash(lines[0])), key.public)
+
+
+def verify(inst: Installation, given: str | None, kept: Sequence[tuple[str, bytes]]) -> Verified:
+    """`kept` are checkpoints that the caller brought, each with its file's name. Raises UsageError, NotInitialised."""
+    key, content = key_of(inst, given), inst.audit.content()
+    first, _, rest = content.partition(b"\n")
+    own = log_name(key.keyring_id, leaf_hash(first)) if rest or content.endswith(b"\n") else ""
+    places = [log for log in inst.checkpoints.logs() if log.startswith(f"{key.keyring_id}-")]
+    findings: list[Finding] = []
+    found = _meant(inst, places, own, content)
+    points = list(_readable(inst.checkpoints.place, found, key, findings)) if found is not None else []
+    points += _brought(kept, key)
+    keyring = _document(inst)
+    anchor = None
+    if keyring is not None and keyring.keyring_id == key.keyring_id:
+        anchor = (keyring.audit_head.size, keyring.audit_head.root_hash)
+    examined = examine(content, Evidence(points, () if found is None else found.leaves, anchor))
+    examined = Examined(
+        examined.size, examined.covered, examined.torn, examined.unfinished, (*examined.findings, *findings)
+    )
+    others = tuple(log for log in places if found is None or log != found.log)
+    return Verified(examined, key, len(points), others)
+
+
+def _meant(inst: Installation, places: Sequence[str], own: str, content: bytes) -> Kept | None:
+    """What is kept of this log; where nothing is, of the one it has the most lines of: its first line, by which
+    a log is known, may be the one that was changed."""
+    if own in places:
+        return inst.checkpoints.read(own)
+    leaves = {leaf_hash(line) for line in content.split(b"\n")}
+    candidates = [inst.checkpoints.read(log) for log in places]
+    return max(candidates, key=lambda kept: len(leaves.intersection(kept.leaves)), default=None)
+
+
+def _readable(place: str, kept: Kept, key: Key, findings: list[Finding]) -> Iterator[tuple[str, Checkpoint]]:
+    for size, note in kept.notes.items():
+        where = f"{place}/{kept.log}/{size:012d}.checkpoint"
+        try:
+            point = read_note(note, key.public)
+        except NotACheckpoint as problem:
+            findings.append(Finding("checkpoint", f"{where} cannot be used: {problem}"))
+            continue
+        if point.size != size or point.origin.replace("/", "-") != f"netraven-keys-{kept.log}":
+            findings.append(Finding("checkpoint", f"{where} is another checkpoint than its name says"))
+            continue
+        yield where, point
+
+
+def _brought(kept: Sequence[tuple[str, bytes]], key: Key) -> Iterator[tuple[str, Checkpoint]]:
+    for name, note in kept:
+        try:
+            yield name, read_note(note, key.public)
+        except NotACheckpoint as problem:
+            raise UsageError(f"{name} cannot be used: {problem}") from None
+
+
+# --- proofs ---------------------------------------------------------------------------------------
+
+
+def _newest(inst: Installation) -> tuple[list[bytes], Checkpoint, bytes]:
+    """Raises AuditBroken where no checkpoint covers the log."""
+    lines, key = lines_of(inst), key_of(inst, None)
+    note = inst.checkpoints.newest(log_name(key.keyring_id, leaf_hash(lines[0]))) if lines else None
+    try:
+        if note is not None:
+            return lines, read_note(note, key.public), note
+    except NotACheckpoint:
+        note = None
+    raise AuditBroken("there is no checkpoint of this log to prove anything by", remedy="netraven-keys audit verify")
+
+
+def prove_line(inst: Installation, index: int) -> bytes:
+    """Raises UsageError for a line that no checkpoint covers, AuditBroken where the log is not whole."""
+    lines, point, note = _newest(inst)
+    if not 0 <= index < point.size:
+        raise UsageError(f"there is no line {index} under the newest checkpoint, which covers {point.size} lines")
+    proof = proofs.prove_line(lines, index, point, note)
+    return _checked(proof, lambda: proofs.read_line_proof(proof, key_of(inst, None).public))
+
+
+def prove_growth(inst: Installation, kept: bytes) -> bytes:
+    """From a checkpoint that somebody kept to the newest one. Raises UsageError, AuditBroken."""
+    lines, point, note = _newest(inst)
+    key = key_of(inst, None)
+    try:
+        old = read_note(kept, key.public)
+    except NotACheckpoint as problem:
+        raise UsageError(f"the checkpoint given cannot be used: {problem}") from None
+    if old.size > point.size:
+        raise AuditBroken(f"the checkpoint given covers {old.size} lines, and the newest one here {point.size}")
+    proof = proofs.prove_growth(lines, old, point, note)
+    return _checked(proof, lambda: proofs.read_growth_proof(proof, old, key.public))
+
+
+def _checked(proof: bytes, check: Any) -> bytes:
+    try:
+        check()
+    except NotACheckpoint:
+        raise AuditBroken(
+            "the log is not what its checkpoint was made for, so nothing can be proven of it",
+            remedy="`netraven-keys audit verify` names the lines.",
+        ) from None
+    return proof
+
+
+def read_proof(proof: bytes, given: str, kept: bytes | None) -> dict[str, Any]:
+    """What a proof proves, by a verifier key alone. Raises UsageError for no key, AuditBroken for no proof."""
+    try:
+        _, public = read_verifier_key(given)
+        old = None if kept is None else read_note(kept, public)
+    except NotACheckpoint as problem:
+        raise UsageError(f"the key or the checkpoint given cannot be used: {problem}") from None
+    try:
+        if old is None:
+            found = proofs.read_line_proof(proof, public)
+            return {"line": found.index, "of": found.checkpoint.size, "text": found.line.decode("ascii", "replace")}
+        newer = proofs.read_growth_proof(proof, old, public)
+    except NotACheckpoint as problem:
+        raise AuditBroken(f"the proof proves nothing: {problem}", remedy="Ask for a new one.") from None
+    return {"from": old.size, "of": newer.size}
+
+
+# --- the lines ------------------------------------------------------------------------------------
+
+
+def records(inst: Installation) -> Iterator[dict[str, Any]]:
+    """The lines as they stand, unverified; one that is none is left out (`verify` names it)."""
+    for line in lines_of(inst):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            yield record

@@ -1,0 +1,122 @@
+"""Signed checkpoints in a directory of their own, which should lie on another volume than the log.
+
+    <keyring id>-<log id>/<number of lines>.checkpoint      one signed note each
+    <keyring id>-<log id>/leaves                            the hash of each line, 64 hex digits a line
+
+The hashes are written before the checkpoint that covers them, and one that a crash cut short is written anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from netraven_keys.faults import Fault
+from netraven_keys.storage import durable
+from netraven_keys.storage.faults import directory_faults
+
+LEAVES = "leaves"
+_NAME = re.compile(r"([0-9]{12})\.checkpoint", re.ASCII)
+_LOG = re.compile(r"[0-9a-f]{1,64}-[0-9a-f]{8}", re.ASCII)
+_HEX = 65
+_MAX_NOTE = 64 * 1024
+_MAX_LEAVES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of one log: notes by number of lines, ascending; hashes of its lines."""
+
+    log: str
+    notes: dict[int, bytes]
+    leaves: Sequence[bytes]
+
+
+class CheckpointDirectory:
+    """Raises StorageFailed for everything that the operating system refuses."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @property
+    def place(self) -> str:
+        return str(self._directory)
+
+    def faults(self) -> list[Fault]:
+        """What is wrong with the directory. Changes nothing, never raises."""
+        return directory_faults(self._directory, ())
+
+    def logs(self) -> list[str]:
+        """The logs of which something is kept, by `<keyring id>-<log id>`."""
+        try:
+            return sorted(entry.name for entry in self._directory.iterdir() if _LOG.fullmatch(entry.name))
+        except FileNotFoundError:
+            return []
+        except OSError as problem:
+            raise durable.failed("read", self._directory, problem) from problem
+
+    def sizes(self, log: str) -> list[int]:
+        """Of the checkpoints of a log, ascending."""
+        try:
+            names = [_NAME.fullmatch(entry.name) for entry in (self._directory / log).iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as problem:
+            raise durable.failed("read", self._directory / log, problem) from problem
+        return sorted(int(found[1]) for found in names if found is not None)
+
+    def read(self, log: str) -> Kept:
+        notes = {size: self._note(log, size) for size in self.sizes(log)}
+        content = durable.read_regular(self._directory / log / LEAVES, limit=_MAX_LEAVES, group_may_read=True) or b""
+        return Kept(log, notes, _leaves(content))
+
+    def newest(self, log: str) -> bytes | None:
+        """The note with the most lines."""
+        sizes = self.sizes(log)
+        return self._note(log, sizes[-1]) if sizes else None
+
+    def _note(self, log: str, size: int) -> bytes:
+        return durable.read_regular(self._path(log, size), limit=_MAX_NOTE, group_may_read=True) or b""
+
+    def _path(self, log: str, size: int) -> Path:
+        return self._directory / log / f"{size:012d}.checkpoint"
+
+    def write(self, log: str, size: int, note: bytes, leaves: Sequence[bytes]) -> None:
+        """`leaves` are the hashes of all lines so far. One that is there is not written again."""
+        directory = self._directory / log
+        durable.make_directory(self._directory)
+        durable.make_directory(directory)
+        self._append(directory / LEAVES, leaves)
+        durable.write_whole(self._path(log, size), note)
+
+    def _append(self, path: Path, leaves: Sequence[bytes]) -> None:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as problem:
+            raise durable.failed("open", path, problem) from problem
+        with durable.closing_fd(fd):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                whole, torn = divmod(os.fstat(fd).st_size, _HEX)
+                if torn:  # cut short by a crash
+                    os.ftruncate(fd, whole * _HEX)
+            except OSError as problem:
+                raise durable.failed("read", path, problem) from problem
+            fresh = "".join(f"{leaf.hex()}\n" for leaf in leaves[whole:])
+            if fresh:
+                durable.append_line(fd, path, fresh.encode("ascii"))
+
+
+def _leaves(content: bytes) -> list[bytes]:
+    """As far as they are what was written."""
+    found: list[bytes] = []
+    for start in range(0, len(content) - _HEX + 1, _HEX):
+        text = content[start : start + _HEX]
+        if not re.fullmatch(rb"[0-9a-f]{64}\n", text):
+            break
+        found.append(bytes.fromhex(text[:64].decode("ascii")))
+    return found

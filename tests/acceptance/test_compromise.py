@@ -1,0 +1,334 @@
+"""A compromised version: replaced in one save, emptied, and everything that was under it on a list to work off."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from tests.site import Site
+
+WHY = ("--reason", "laptop stolen")
+
+
+def states(site: Site, key: str = "credentials") -> list[str]:
+    return [version.state.value for version in site.keyring().key(key).versions]
+
+
+def report(site: Site, version: str = "v1", *options: str) -> dict[str, Any]:
+    outcome = site.run("compromise", "report", "credentials", version, "--json", *options)
+    found: dict[str, Any] = outcome.json
+    assert outcome.status == (3 if found["open"] or found["still_under_it"] else 0)
+    return found
+
+
+def certain(found: dict[str, Any]) -> set[str]:
+    return {value["row"] for value in found["values"] if value["was_under_it"] == "yes"}
+
+
+# --- what it does ---------------------------------------------------------------------------------
+
+
+def test_the_primary_is_replaced_and_emptied_and_every_value_is_listed(site: Site) -> None:
+    truth = site.credentials(20)
+    done = site.ok("compromise", "credentials", "v1", *WHY)
+    assert states(site) == ["compromised", "active"]
+    assert "20 values were under it" in done.text
+    (census,) = site.ok("census", "--json").json["targets"]
+    assert census["versions"] == {"v2": 20}
+    found = report(site)
+    assert certain(found) == set(truth)
+    assert (found["perhaps"], found["open"], found["why"]) == (0, 20, "laptop stolen")
+    assert site.plaintexts() == truth
+    assert site.ok("rotate").status == 0
+
+
+def test_activation_and_mark_are_one_save(sqlite_site: Site) -> None:
+    """There is no keyring in which the compromised version is not the primary and not yet marked."""
+    sqlite_site.credentials(1)
+    sqlite_site.ok("compromise", "credentials", "v1", *WHY)
+    one, two = sqlite_site.keyring().key("credentials").versions
+    assert one.history[-1].at == two.history[-1].at
+    assert [step.state.value for step in one.history] == ["pre-active", "active", "compromised"]
+    lines = sqlite_site.ok("audit", "show", "--all", "--json", "--event", "version.compromised").json["lines"]
+    assert [(line["phase"], line.get("replacement")) for line in lines] == [("intent", 2), ("result", None)]
+
+
+def test_an_old_version_is_marked_and_what_is_left_under_it_is_carried_away(sqlite_site: Site) -> None:
+    site = sqlite_site
+    truth = site.credentials(3)
+    old = dict(map(tuple, site.execute("SELECT id, password FROM credentials")))
+    site.ok("rotate", "--force", "--reason", "test")
+    row = min(truth)
+    site.execute("UPDATE credentials SET password = :p WHERE id = :id", [{"p": old[row], "id": row}])
+    site.ok("compromise", "credentials", "v1", *WHY)
+    assert states(site) == ["compromised", "active"]
+    found = report(site)
+    assert certain(found) == {row}
+    assert (found["certain"], found["perhaps"]) == (1, 2)
+    assert site.plaintexts() == truth
+
+
+def test_a_staged_version_that_leaked_never_encrypts(sqlite_site: Site) -> None:
+    site = sqlite_site
+    site.credentials(2)
+    site.ok("keys", "stage", "credentials")
+    site.ok("compromise", "credentials", "v2", *WHY)
+    assert states(site) == ["active", "compromised"]
+    site.ok("rotate", "--force", "--reason", "test")
+    assert states(site) == ["deactivated", "compromised", "active"]
+    assert report(site, "v2")["certain"] == 0
+
+
+def test_a_value_that_turns_up_later_is_on_the_list_again(sqlite_site: Site) -> None:
+    site = sqlite_site
+    truth = site.credentials(2)
+    old = dict(map(tuple, site.execute("SELECT id, password FROM credentials")))
+    site.ok("compromise", "credentials", "v1", *WHY)
+    site.ok("compromise", "close", "credentials", "v1", "--all", "--reason", "changed on the devices")
+    assert report(site)["open"] == 0
+    row = min(truth)
+    site.execute("UPDATE credentials SET password = :p WHERE id = :id", [{"p": old[row], "id": row}])
+    assert report(site)["still_under_it"] == 1
+    site.ok("rotate", "--force", "--reason", "whichever command finds it")
+    found = report(site, "v1", "--open")
+    assert [value["row"] for value in found["values"]] == [row]
+    assert found["still_under_it"] == 0
+
+
+def test_values_are_ticked_off_one_by_one_and_together(sqlite_site: Site) -> None:
+    site = sqlite_site
+    rows = sorted(site.credentials(5))
+    site.ok("compromise", "credentials", "v1", *WHY)
+    close = ("compromise", "close", "credentials", "v1")
+    assert site.ok(*close, *rows[:2], "--target", "credentials-password", *WHY, "--json").json["open"] == 3
+    assert {value["row"] for value in report(site, "v1", "--open")["values"]} == set(rows[2:])
+    [wrong] = site.run("status", "--check", "--json").json["wrong"]
+    assert "changed at their source: 3" in wrong
+    rest = list(csv.DictReader(io.StringIO(site.run("compromise", "report", "credentials", "v1", "--csv").text)))
+    assert [(line["row"], bool(line["closed_at"])) for line in rest] == [(r, r in rows[:2]) for r in rows]
+    assert site.ok(*close, "--target", "credentials-password", *WHY, "--json").json["open"] == 0
+    assert site.ok("compromise", "report", "credentials", "v1").status == 0
+    site.ok("status", "--check")
+    site.ok("audit", "verify")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("credentials", "v1"), 4),
+        (("credentials", "v7", *WHY), 2),
+        (("nothing", "v1", *WHY), 2),
+        (("report", "credentials", "v1"), 4),
+        (("close", "credentials", "v1", *WHY), 2),
+        (("close", "credentials", "v1", "--all", *WHY), 4),
+        ((), 2),
+    ],
+)
+def test_what_cannot_be_changes_nothing(sqlite_site: Site, arguments: tuple[str, ...], status: int) -> None:
+    sqlite_site.credentials(1)
+    before = (sqlite_site.keys / "keyring.json").read_bytes()
+    outcome = sqlite_site.run("compromise", *arguments)
+    assert outcome.status == status, (outcome.text, outcome.err)
+    assert (sqlite_site.keys / "keyring.json").read_bytes() == before
+
+
+# --- when things fail -----------------------------------------------------------------------------
+
+
+def test_without_a_backup_it_is_refused_and_can_be_forced(sqlite_site: Site) -> None:
+    site = sqlite_site
+    truth = site.credentials(2)
+    shutil.rmtree(site.directory / "backups")
+    refused = site.run("compromise", "credentials", "v1", *WHY)
+    assert (refused.status, states(site)) == (1, ["active"]), refused.err
+    forced = site.run("compromise", "credentials", "v1", *WHY, "--without-backup")
+    assert forced.status in (0, 3), (forced.text, forced.err)
+    assert states(site) == ["compromised", "active"]
+    assert site.plaintexts() == truth
+
+
+def test_a_list_that_cannot_be_written_stops_before_the_values_are_carried_away(sqlite_site: Site) -> None:
+    site = sqlite_site
+    truth = site.credentials(3)
+    (site.directory / "audit" / "exposures").write_text("not a directory")
+    assert site.run("compromise", "credentials", "v1", *WHY).status == 1
+    assert states(site) == ["compromised", "active"]
+    (site.directory / "audit" / "exposures").unlink()
+    assert report(site)["still_under_it"] == 3
+    site.ok("rotate")
+    assert certain(report(site)) == set(truth)
+
+
+def test_a_running_rotation_is_superseded_and_ends(site: Site) -> None:
+    truth = site.credentials(20_000)
+    running = site.start("rotate", "--force", "--reason", "test")
+    deadline = time.monotonic() + 60
+    while len(states(site)) < 2 or states(site)[1] != "active":
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    site.ok("compromise", "credentials", "v2", *WHY)
+    running.communicate()
+    assert states(site)[:3] == ["deactivated", "compromised", "active"]
+    (census,) = site.ok("census", "--json").json["targets"]
+    assert census["versions"] == {"v3": 20_000}
+    assert site.plaintexts() == truth
+    found = report(site, "v2")
+    assert found["certain"] + found["perhaps"] == 20_000
+
+
+def test_killed_anywhere_it_goes_on_and_the_list_is_whole(site: Site) -> None:
+    truth = site.credentials(3_000)
+    seed = random.randrange(10**9)
+    chance = random.Random(seed)
+    print(f"seed {seed}")
+    began = time.monotonic()
+    site.start("compromise", "credentials", "v1", *WHY).communicate()
+    duration = time.monotonic() - began
+    assert certain(report(site)) == set(truth)
+    killed = 0
+    for number in range(12):
+        version = f"v{len(states(site))}"
+        process = site.start("compromise", "credentials", version, *WHY)
+        time.sleep(duration * (0.2 + 0.8 * (number + chance.random()) / 12))
+        process.kill()
+        process.communicate()
+        killed += process.returncode == -9
+        site.ok(
+            *(
+                ("compromise", "credentials", version, *WHY)
+                if number % 3 or states(site)[-1] != "active" or states(site)[int(version[1:]) - 1] != "compromised"
+                else ("rotate",)
+            )
+        )
+        present = states(site)
+        assert present.count("active") == 1
+        assert present[int(version[1:]) - 1] == "compromised"
+        (census,) = site.ok("census", "--json").json["targets"]
+        assert census["versions"] == {f"v{present.index('active') + 1}": 3_000}
+        assert certain(report(site, version)) == set(truth), (number, version)
+    assert site.plaintexts() == truth
+    assert killed > 6
+    site.ok("audit", "verify")
+
+
+def test_while_an_application_writes(site: Site) -> None:
+    site.credentials(3_000)
+    application = subprocess.Popen(
+        [sys.executable, "-m", "tests.acceptance.application", str(site.config), site.url, "column"],
+        env=site.process_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert application.stdout is not None
+        assert application.stdout.readline() == "ready\n"
+        site.ok("compromise", "credentials", "v1", *WHY)
+        output, trouble = application.communicate("stop\n", timeout=60)
+    finally:
+        application.kill()
+        application.communicate()
+    counted = json.loads(output)
+    assert ("failed" not in counted, counted["wrong"], counted["extra"]) == (True, 0, 0), trouble
+    (census,) = site.ok("census", "--json").json["targets"]
+    assert census["versions"] == {"v2": counted["rows"]}
+    found = report(site)
+    present = {row for (row,) in site.execute("SELECT id FROM credentials")}
+    assert present <= {value["row"] for value in found["values"]}
+    assert found["still_under_it"] == 0
+
+
+# --- a master key ---------------------------------------------------------------------------------
+
+
+def second_owner(site: Site) -> str:
+    """A slot `safe` whose master key is declared, so that `daily` can go; its text."""
+    key = site.ok("master", "generate").text.strip()
+    site.environment["SAFE_KEY"] = key
+    site.ok("master", "add", "safe", "--variable", "SAFE_KEY")
+    site.settings["master_keys"] = [{"name": "safe", "provider": "env", "variable": "SAFE_KEY"}]
+    site.write_settings()
+    return key
+
+
+def two_keys(site: Site) -> Site:
+    site.settings["keys"] = {"credentials": {}, "tokens": {}}
+    site.execute("CREATE TABLE tokens (id TEXT PRIMARY KEY, token TEXT)")
+    site.target("tokens", "token", key="tokens")
+    return site
+
+
+def test_every_version_that_a_lost_master_key_could_open_is_compromised(site: Site) -> None:
+    truth = two_keys(site).credentials(5)
+    site.ok("rotate", "--force", "--reason", "test", "--key", "credentials")
+    site.ok("keys", "stage", "credentials")
+    second_owner(site)
+    old = (site.keys / "keyring.json").read_bytes()
+    site.ok("compromise", "--master", "daily", *WHY)
+    assert states(site) == ["compromised", "compromised", "compromised", "active"]
+    assert states(site, "tokens") == ["compromised", "active"]
+    assert [slot.name for slot in site.keyring().slots] == ["safe"]
+    assert site.keyring().signing_key != json.loads(old)["signing_key"]
+    assert site.plaintexts() == truth
+    assert report(site, "v2")["certain"] == 5
+    site.ok("audit", "verify")
+
+
+def test_of_a_reader_only_its_keys(sqlite_site: Site) -> None:
+    site = two_keys(sqlite_site)
+    site.credentials(2)
+    site.environment["APP_KEY"] = site.ok("master", "generate").text.strip()
+    site.ok("master", "add", "app", "--variable", "APP_KEY", "--reader", "tokens")
+    signing_key = site.keyring().signing_key
+    site.ok("compromise", "--master", "app", *WHY)
+    assert (states(site), states(site, "tokens")) == (["active"], ["compromised", "active"])
+    assert site.keyring().signing_key == signing_key
+
+
+def test_killed_between_its_steps_it_goes_on(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the removal, after the rekey, and after each version that is marked; and once more at the end."""
+    site = two_keys(sqlite_site)
+    truth = site.credentials(3)
+    second_owner(site)
+    module = "netraven_keys.service.compromised_master"
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments: object, **more: object) -> object:
+        raise Killed
+
+    for step in ("master.rekey", "mark", "carried_away"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{module}.{step}", killed)
+            with pytest.raises(Killed):
+                site.run("compromise", "--master", "daily", *WHY)
+    site.ok("compromise", "--master", "daily", *WHY)
+    after = states(site)
+    site.ok("compromise", "--master", "daily", *WHY)
+    assert states(site) == after == ["compromised", "active"]
+    assert states(site, "tokens") == ["compromised", "active"]
+    assert len(site.keyring().predecessors) == 1
+    assert site.plaintexts() == truth
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(("daily",), 4), (("nobody", *WHY), 2), (("daily", *WHY), 4), ((), 2)]
+)
+def test_what_cannot_be_done_to_a_master_key(sqlite_site: Site, arguments: tuple[str, ...], status: int) -> None:
+    """Without a reason; of no slot; of the only owner; without a name."""
+    sqlite_site.credentials(1)
+    before = (sqlite_site.keys / "keyring.json").read_bytes()
+    outcome = sqlite_site.run("compromise", "--master", *arguments)
+    assert outcome.status == status, (outcome.text, outcome.err)
+    assert (sqlite_site.keys / "keyring.json").read_bytes() == before
