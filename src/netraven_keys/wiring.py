@@ -122,7 +122,12 @@ def assemble(
         all_master_keys=master_keys.all,
         legacy_keys=cache(lambda: _legacy_keys(settings.legacy.netraven, world)),
         hooks=Programs(
-            {"pre": settings.hooks.pre, "deploy": settings.hooks.deploy, "post": settings.hooks.post},
+            {
+                "pre": settings.hooks.pre,
+                "deploy": settings.hooks.deploy,
+                "post": settings.hooks.post,
+                "alarm": settings.hooks.alarm,
+            },
             timeout_seconds=settings.hooks.timeout_seconds,
             environment=world.harmless(),
             alive=alive,

@@ -33,7 +33,9 @@ from netraven_keys.monitoring.metrics import Seen, page
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.scheduler import Scheduler, run_once
 from netraven_keys.service.status import status
+from netraven_keys.service.watch import watch
 from netraven_keys.storage import durable
+from netraven_keys.storage.alarms import AlarmFile
 
 # A stop that is not done by then is done by force: what a kill leaves behind is resumed by the next start.
 _GRACE_SECONDS = 1.5
@@ -173,8 +175,14 @@ def _serve(world: World, loaded: Loaded, notices: tuple[str, ...], stop: _Stop) 
             with opened() as inst:
                 _publish(inst, settings.metrics_file, emit)
 
+    alarms = AlarmFile(Path(settings.security.key_rotation.key_path) / "alarms.json")
+
+    def look() -> None:
+        with opened() as inst:
+            watch(inst, alarms, emit)
+
     with opened() as inst:
-        scheduler = Scheduler(opened, inst.schedule, inst.timetable, clock, inst.who, emit, beat, publish)
+        scheduler = Scheduler(opened, inst.schedule, inst.timetable, clock, inst.who, emit, beat, publish, look)
         started = _started(inst)
     emit(started)
     for notice in notices:

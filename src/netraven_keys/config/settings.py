@@ -147,6 +147,9 @@ class Hooks(Group):
     pre: list[Command] = Field([], description="Before something is changed.")
     deploy: list[Command] = Field([], description="Once after each key whose rotation is complete.")
     post: list[Command] = Field([], description="After each attempt to change something, whatever came of it.")
+    alarm: list[Command] = Field(
+        [], description="When `schedule` finds that something is wrong, and when it is mended."
+    )
     timeout_seconds: int = Field(60, ge=1, le=3600, description="After which a hook is ended.")
 
 

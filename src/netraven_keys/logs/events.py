@@ -201,6 +201,27 @@ class HookFailed(LogEvent):
 
 
 @dataclass(frozen=True)
+class AlarmBegan(LogEvent):
+    """Something is wrong that was not before. Said once; `remedy` is the command that mends it, or words."""
+
+    name = "alarm.began"
+    level = "error"
+    subject: str
+    why: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class AlarmEnded(LogEvent):
+    """What was wrong since then is so no more."""
+
+    name = "alarm.ended"
+    subject: str
+    why: str
+    since: datetime
+
+
+@dataclass(frozen=True)
 class BackupStepBegun(LogEvent):
     """What a run does for the backups: `backing up`, or a `drill`. What goes wrong with it is in `run.ended`."""
 

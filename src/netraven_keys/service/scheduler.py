@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import NoReturn
 
 from netraven_keys.errors import Busy, KeyringMissing, NetravenKeysError, NotInitialised
@@ -29,6 +30,7 @@ from netraven_keys.service.scheduled_run import RunResult, scheduled_run
 # How long between two tries to begin, while something is missing: seconds, the last one for ever.
 _WAITS = (1.0, 1.0, 2.0, 2.0, 5.0, 5.0, 10.0, 10.0, 30.0)
 _TICK_SECONDS = 1.0
+_WATCH_EVERY = timedelta(hours=1)
 FAILING_FROM = 3
 
 
@@ -59,7 +61,8 @@ def run_once(inst: Installation) -> Generator[Happening, None, RunResult]:
 
 @dataclass
 class Scheduler:
-    """`beat` is told what the process is doing, whenever it does something; `publish` that something changed."""
+    """`beat` is told what the process is doing, whenever it does something; `publish` that something changed. `watch`
+    looks at everything: after each run, and each hour."""
 
     open_installation: Callable[[], AbstractContextManager[Installation]]
     store: ScheduleStore
@@ -69,11 +72,13 @@ class Scheduler:
     emit: Emit
     beat: Callable[[str], None]
     publish: Callable[[], None]
+    watch: Callable[[], None] = lambda: None
     in_a_run: bool = False
     _state: ScheduleState = field(default_factory=ScheduleState)
     _ready: bool = False
     _said: str = ""
     _attempt: Attempt | None = None
+    _watched_at: datetime | None = None
 
     def serve(self) -> NoReturn:
         """Until the process is ended."""
@@ -84,6 +89,8 @@ class Scheduler:
             attempt_at = self._state.next_attempt_at
             if attempt_at is None or attempt_at <= self.clock.now():
                 self._take_turn()
+            elif self._watched_at is None or abs(self.clock.now() - self._watched_at) >= _WATCH_EVERY:
+                self._watch()
             self.beat("failing" if self._state.attempts >= FAILING_FROM else "idle")
             self.clock.sleep(_TICK_SECONDS)
 
@@ -158,6 +165,7 @@ class Scheduler:
                 self._said = ""
             if made:
                 self._publish()  # not before the turn is over: a run that goes on is no finding
+                self._watch()
         except Busy as problem:
             if problem.message != self._said:
                 self._said = problem.message
@@ -178,6 +186,15 @@ class Scheduler:
         try:
             self.publish()
         except Exception as problem:  # noqa: BLE001  # what only tells of the work must not end it
+            self.emit(unexpected(problem))
+
+    def _watch(self) -> None:
+        self._watched_at = self.clock.now()
+        try:
+            self.watch()
+        except NetravenKeysError as problem:
+            self.emit(events.Warned(f"not looked for what is wrong: {problem.message}"))
+        except Exception as problem:  # noqa: BLE001  # the same
             self.emit(unexpected(problem))
 
     def _make(self, attempt: Attempt) -> None:
