@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from netraven_keys.audit.chain import leaf_hash
 from netraven_keys.audit.log import AuditLog
-from tests.site import Site
+from netraven_keys.errors import StorageFailed
+from netraven_keys.service.checkpoints import log_name
+from netraven_keys.storage.checkpoints import CheckpointDirectory, Kept
+from tests.site import IDENTITY, Site
 
 
 def log_of(site: Site) -> Path:
@@ -173,6 +177,88 @@ def test_hashes_that_a_kill_cut_short_are_written_on(sqlite_site: Site) -> None:
     assert findings(site) == [("edited", len(lines) - 2)]
 
 
+def test_a_process_that_writes_meanwhile_is_no_attack(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = lived(sqlite_site)
+    real = CheckpointDirectory.read
+
+    def meanwhile(self: CheckpointDirectory, log: str) -> Kept:
+        found = real(self, log)
+        monkeypatch.setattr(CheckpointDirectory, "read", real)
+        site.ok("rotate", "--force", "--reason", "meanwhile")
+        return found
+
+    monkeypatch.setattr(CheckpointDirectory, "read", meanwhile)
+    assert findings(site) == []
+
+
+def test_a_key_that_was_kept_vouches_for_no_other_log(sqlite_site: Site, tmp_path: Path) -> None:
+    site = lived(sqlite_site)
+    key = site.ok("audit", "key").text.strip()
+    forged = b'{"seq": 0, "phase": "result", "operation": "x"}'
+    log_of(site).write_bytes(forged + b"\n")
+    (site.directory / "checkpoints" / log_name(site.keyring().keyring_id, leaf_hash(forged))).mkdir()
+    shutil.rmtree(site.keys)
+    assert findings(site, "--key", key)
+    shutil.rmtree(site.directory / "checkpoints")
+    assert findings(site, "--key", key)
+
+
+def test_a_log_begun_anew_after_a_restore_is_not_held_against_the_old_one(
+    sqlite_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = lived(sqlite_site)
+    shutil.copy(kept(site)[-1], site.directory / "of-the-old-log")
+    shutil.move(site.directory / "audit", site.directory / "old-audit")
+    backup = sorted((site.directory / "backups").glob("*.age"))[-1]
+    shutil.rmtree(site.keys)
+    (site.directory / "identity").write_text(str(IDENTITY) + "\n")
+    (site.directory / "identity").chmod(0o600)
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointDirectory, "write", failing)
+        restored = site.run(
+            "restore", str(backup), "--identity", str(site.directory / "identity"), "--dry-run", "--json"
+        )
+        site.run(
+            *("restore", str(backup), "--identity", str(site.directory / "identity")),
+            *("--expect", restored.json["fingerprint"]),
+        )
+    assert site.keyring().epoch > 0
+    assert findings(site) == []
+    [(what, _)] = findings(site, "--from", str(site.directory / "of-the-old-log"))
+    assert what == "other"
+
+
+def failing(*arguments: object, **more: object) -> None:
+    raise StorageFailed("no space left on device")
+
+
+def test_nothing_is_ticked_off_over_a_changed_log(sqlite_site: Site) -> None:
+    site = lived(sqlite_site)
+    site.ok("compromise", "credentials", "v3", "--reason", "test")
+    lines = lines_of(site)
+    lines[3] = lines[3].replace(b'"who": "', b'"who": "not ')
+    log_of(site).write_bytes(b"".join(lines))
+    assert site.run("compromise", "close", "credentials", "v3", "--all", "--reason", "x").status == 1
+    assert len(lines_of(site)) == len(lines)
+
+
+@pytest.mark.parametrize("line", [b"garbage", b"[1]", b'{"a": 1}'])
+def test_a_line_that_is_none_is_no_defect(sqlite_site: Site, line: bytes) -> None:
+    site = lived(sqlite_site)
+    site.ok("compromise", "credentials", "v3", "--reason", "test")
+    lines = lines_of(site)
+    lines[3] = line + b"\n"
+    log_of(site).write_bytes(b"".join(lines))
+    for command in (
+        ("compromise", "report", "credentials", "v3"),
+        ("status", "--check"),
+        ("audit", "show", "--since", "2020-01-01"),
+    ):
+        outcome = site.run(*command)
+        assert "defect" not in outcome.err, outcome.err
+        assert outcome.status in (0, 1, 3)
+
+
 # --- proofs ---------------------------------------------------------------------------------------
 
 
@@ -228,6 +314,10 @@ def test_lines_are_shown_by_time_kind_and_key(sqlite_site: Site) -> None:
     assert site.ok("audit", "show", "--json", "--since", "2100-01-01").json["lines"] == []
     assert site.ok("audit", "show", "--json", "--key", "credentials", "--until", "2100-01-01").json["lines"]
     assert "version.activated" in site.ok("audit", "show").text
+    of_the_key = site.ok("audit", "show", "--json", "--key", "credentials", "--event", "version.staged").json["lines"]
+    assert [line["phase"] for line in of_the_key] == ["intent", "result"] * 3
+    today = everything[0]["at"][:10]
+    assert len(site.ok("audit", "show", "--json", "--all", "--until", today).json["lines"]) >= len(everything) - 20
 
 
 def test_exports_hold_every_line_and_no_formula(sqlite_site: Site) -> None:

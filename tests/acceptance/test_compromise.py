@@ -10,10 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from netraven_keys.service.sweeping import SweepOfKey
+from netraven_keys.storage.directory import DirectoryStore
 from tests.site import Site
 
 WHY = ("--reason", "laptop stolen")
@@ -139,6 +143,89 @@ def test_what_cannot_be_changes_nothing(sqlite_site: Site, arguments: tuple[str,
     outcome = sqlite_site.run("compromise", *arguments)
     assert outcome.status == status, (outcome.text, outcome.err)
     assert (sqlite_site.keys / "keyring.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "typed", [("--reason", "x", "credentials", "v1"), ("--without-backup", "credentials", "v1", "--reason", "--master")]
+)
+def test_options_may_stand_first(sqlite_site: Site, typed: tuple[str, ...]) -> None:
+    sqlite_site.credentials(1)
+    sqlite_site.ok("compromise", *typed)
+    assert states(sqlite_site) == ["compromised", "active"]
+
+
+def test_a_mark_in_the_middle_of_a_batch_loses_no_value_of_the_list(
+    sqlite_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process marks the old version once a rotation has read a batch, or has written it."""
+    site = sqlite_site
+    truth = site.credentials(3)
+    for method in ("_expose", "_expose_late"):
+        number = len(states(site))
+        real = getattr(SweepOfKey, method)
+        waiting: list[subprocess.Popen[bytes]] = []
+
+        def marking(
+            self: SweepOfKey, *given: Any, real: Any = real, waiting: Any = waiting, number: int = number
+        ) -> None:
+            if not waiting:
+                process = site.start("compromise", "credentials", f"v{number}", *WHY)
+                while states(site)[number - 1] != "compromised":
+                    time.sleep(0.01)
+                waiting.append(process)
+            real(self, *given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SweepOfKey, method, marking)
+            site.ok("rotate", "--force", "--reason", "test")
+        for process in waiting:
+            process.communicate()
+            assert process.returncode == 0
+        assert certain(report(site, f"v{number}")) == set(truth), method
+
+
+def test_a_destruction_that_was_scheduled_goes_on_and_its_values_are_listed(sqlite_site: Site) -> None:
+    site = sqlite_site
+    truth = site.credentials(2)
+    old = dict(map(tuple, site.execute("SELECT id, password FROM credentials")))
+    site.ok("compromise", "credentials", "v1", *WHY)
+    site.ok("compromise", "close", "credentials", "v1", "--all", *WHY)
+    site.ok("destroy", "credentials", "v1", "--confirm", "credentials", "--reason", "test")
+    before = states(site)
+    site.ok("compromise", "credentials", "v1", *WHY)
+    assert states(site) == before == ["destroy-scheduled", "active"]
+    row = min(truth)
+    site.execute("UPDATE credentials SET password = :p WHERE id = :id", [{"p": old[row], "id": row}])
+    assert [value["row"] for value in report(site, "v1", "--open")["values"]] == [row]
+    site.run("reencrypt")
+    assert [value["row"] for value in report(site, "v1", "--open")["values"]] == [row]
+
+
+def test_rows_of_composite_keys_are_told_apart(sqlite_site: Site) -> None:
+    site = sqlite_site
+    site.execute("CREATE TABLE pairs (a TEXT, b TEXT, secret TEXT, PRIMARY KEY (a, b))")
+    site.target("pairs", "secret")
+    site.ok("init")
+    token = site.client().encrypt("credentials", "x", table="pairs", column="secret")
+    site.execute(
+        "INSERT INTO pairs VALUES (:a, :b, :s)", [{"a": a, "b": b, "s": token} for a, b in (("x/y", "z"), ("x", "y/z"))]
+    )
+    site.ok("compromise", "credentials", "v1", *WHY)
+    assert report(site)["certain"] == 2
+
+
+def test_a_target_that_is_not_declared_any_more_keeps_the_report_open(sqlite_site: Site) -> None:
+    site = sqlite_site
+    site.execute("CREATE TABLE other (id TEXT PRIMARY KEY, secret TEXT)")
+    site.target("other", "secret")
+    site.credentials(1)
+    site.run("census")
+    site.settings["targets"] = [t for t in site.settings["targets"] if t["table"] != "other"]
+    site.write_settings()
+    assert site.run("compromise", "credentials", "v1", *WHY).status == 3
+    site.ok("compromise", "close", "credentials", "v1", "--all", *WHY)
+    outcome = site.run("compromise", "report", "credentials", "v1")
+    assert (outcome.status, "not looked at" in outcome.text) == (3, True)
 
 
 # --- when things fail -----------------------------------------------------------------------------
@@ -320,6 +407,70 @@ def test_killed_between_its_steps_it_goes_on(sqlite_site: Site, monkeypatch: pyt
     assert states(site, "tokens") == ["compromised", "active"]
     assert len(site.keyring().predecessors) == 1
     assert site.plaintexts() == truth
+
+
+def test_what_an_owner_could_open_ends_with_the_new_root(sqlite_site: Site) -> None:
+    """Versions and keys that were made between the removal of its slot and the rekey lie under the root it knew."""
+    site = sqlite_site
+    truth = site.credentials(2)
+    second_owner(site)
+    site.ok("master", "remove", "daily")
+    site.ok("rotate", "--force", "--reason", "test")
+    two_keys(site)
+    site.ok("init")
+    site.ok("compromise", "--master=daily", *WHY)
+    assert states(site) == ["compromised", "compromised", "active"]
+    assert states(site, "tokens") == ["compromised", "active"]
+    assert site.plaintexts() == truth
+
+
+def test_a_slot_that_a_rekey_dropped_counts_as_an_owner(sqlite_site: Site) -> None:
+    site = sqlite_site
+    site.credentials(2)
+    second_owner(site)
+    site.ok("master", "rekey", "--drop", "daily")
+    site.ok("rotate", "--force", "--reason", "made after it")
+    site.ok("compromise", "--master", "daily", *WHY)
+    assert states(site) == ["compromised", "active"]
+
+
+def test_a_key_that_is_not_declared_any_more_is_marked_too(sqlite_site: Site) -> None:
+    site = two_keys(sqlite_site)
+    site.credentials(2)
+    second_owner(site)
+    del site.settings["keys"]["tokens"]
+    site.settings["targets"] = [t for t in site.settings["targets"] if t.get("key") != "tokens"]
+    site.write_settings()
+    assert site.run("compromise", "--master", "daily", *WHY).status != 0
+    assert states(site, "tokens") == ["compromised", "active"]
+
+
+def test_without_backups_a_master_key_can_be_shut_out_all_the_same(sqlite_site: Site) -> None:
+    site = two_keys(sqlite_site)
+    truth = site.credentials(2)
+    second_owner(site)
+    shutil.rmtree(site.directory / "backups")
+    assert site.run("compromise", "--master", "daily", *WHY).status == 1
+    site.run("compromise", "--master", "daily", *WHY, "--without-backup")
+    assert (states(site), states(site, "tokens")) == (["compromised", "active"], ["compromised", "active"])
+    assert site.plaintexts() == truth
+
+
+def test_every_key_is_marked_before_one_is_emptied(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = two_keys(sqlite_site)
+    site.credentials(2)
+    second_owner(site)
+    monkeypatch.setattr("netraven_keys.service.compromise._WAIT_SECONDS", 0.0)
+    with site.world(), held(site):
+        assert site.run("compromise", "--master", "daily", *WHY).status == 5
+    assert (states(site), states(site, "tokens")) == (["compromised", "active"], ["compromised", "active"])
+
+
+@contextmanager
+def held(site: Site) -> Iterator[None]:
+    """As while a rotation runs that does not end."""
+    with DirectoryStore(site.keys).lease("another"):
+        yield
 
 
 @pytest.mark.parametrize(

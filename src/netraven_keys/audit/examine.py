@@ -77,6 +77,7 @@ def examine(content: bytes, evidence: Evidence) -> Examined:
     covered = max(good, default=0)
     findings = _wrong_lines(log, covered if not bad else 0)
     if bad:
+        covered = max((size for size in good if size < bad[0][0]), default=0)
         size, where, root = bad[-1]
         trusted = _trusted(evidence.leaves, size, root)
         named = _compared(trusted, log.leaves) if trusted is not None else []

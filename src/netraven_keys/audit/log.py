@@ -30,6 +30,7 @@ from netraven_keys.storage import durable
 from netraven_keys.storage.faults import directory_faults
 
 LOG = "audit.jsonl"
+_PIECE = 64 * 1024
 _SEE = (
     "`netraven-keys audit verify` names the lines. Put back the newest good copy of the log; nothing is changed before."
 )
@@ -40,6 +41,15 @@ Details = Mapping[str, str | int | bool | list[str]]
 class Head:
     size: int
     root_hash: bytes
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """The tree of a log: its size, its head, and `hashes`, the leaf hashes one after the other, 32 bytes each."""
+
+    size: int
+    root: bytes
+    hashes: bytes
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,8 @@ class AuditLog:
         return (event, keyring_id) in self._done
 
     def done(self, event: str, keyring_id: str) -> list[dict[str, Any]]:
-        """The intents of this kind that ended well, oldest first."""
+        """The intents of this kind that ended well, oldest first. Raises AuditUnavailable, AuditBroken."""
+        self.head()  # every line is one
         intents: dict[str, dict[str, Any]] = {}
         found: list[dict[str, Any]] = []
         for line in self.content().split(b"\n")[:-1]:
@@ -140,24 +151,37 @@ class AuditLog:
         """Raises AuditBroken unless the log begins with exactly what the keyring was saved with."""
         self.check_heads([("the keyring was saved with", anchor_size, anchor_root)])
 
-    def check_heads(self, heads: Sequence[tuple[str, int, bytes]]) -> list[bytes]:
-        """The hashes of the lines. Raises AuditBroken unless the log begins with each of these trees."""
+    def check_heads(self, heads: Sequence[tuple[str, int, bytes]]) -> Leaves:
+        """The log as it is. Raises AuditBroken unless it begins with each of these trees.
+
+        Read line by line: it is done in each change, and the log grows for years.
+        """
+        wanted, found = {size for _, size, _ in heads}, {0: Tree().root()}
+        tree, hashes = Tree(), bytearray()
         with self._reading() as fd:
-            content = b"" if fd is None else _read_all(fd)
-        leaves = [leaf_hash(line) for line in content.split(b"\n")[:-1]]
-        tree, found = Tree(), {0: Tree().root()}
-        for leaf in leaves:
-            tree.add_leaf(leaf)
-            found[tree.size] = tree.root() if any(size == tree.size for _, size, _ in heads) else b""
+            for line in () if fd is None else _whole_lines(fd, 0):
+                leaf = leaf_hash(line)
+                hashes += leaf
+                tree.add_leaf(leaf)
+                if tree.size in wanted:
+                    found[tree.size] = tree.root()
         for whose, size, root in heads:
             if size > tree.size:
                 raise AuditBroken(
-                    f"the audit log {self._path} has {tree.size} whole lines, {whose} {size}: it was cut",
-                    remedy=_SEE,
+                    f"the audit log {self._path} has {tree.size} whole lines, {whose} {size}: it was cut", remedy=_SEE
                 )
             if found[size] != root:
                 raise AuditBroken(f"the first {size} lines of {self._path} are not those {whose}", remedy=_SEE)
-        return leaves
+        return Leaves(tree.size, tree.root(), bytes(hashes))
+
+    def first_leaf(self) -> bytes | None:
+        """The hash of the first line, by which the log is known; None of an empty one. Raises AuditUnavailable."""
+        try:
+            with self._reading() as fd:
+                line = None if fd is None else next(_whole_lines(fd, 0), None)
+        except AuditBroken:
+            return None
+        return None if line is None else leaf_hash(line)
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -249,21 +273,18 @@ class AuditLog:
         if self._inode is not None and (status.st_ino != self._inode or status.st_size < self._offset):
             raise AuditBroken(f"the audit log {self._path} was replaced or cut while this process was using it")
         self._inode = status.st_ino
-        fresh = _read_all(fd, self._offset)
-        whole, _, torn = fresh.rpartition(b"\n")
-        if whole or fresh.startswith(b"\n"):
-            for line in whole.split(b"\n"):
-                self._tree.add(line)
-                self._learn(line)
-            self._offset += len(whole) + 1
-        return torn
+        for line in _whole_lines(fd, self._offset):
+            self._tree.add(line)
+            self._learn(line)
+            self._offset += len(line) + 1
+        return _read_all(fd, self._offset)
 
     def _learn(self, line: bytes) -> None:
         try:
             record = json.loads(line)
             operation, phase = str(record["operation"]), record["phase"]
             keyring_id, epoch = str(record["keyring_id"]), int(record["epoch"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise AuditBroken(f"line {self._tree.size} of {self._path} is not an audit line") from None
         if phase == "intent":
             self._open[operation] = Operation(operation, str(record["event"]), keyring_id)
@@ -280,6 +301,15 @@ class AuditLog:
             if record.get("outcome") == "done":
                 self._done.add((str(record.get("event")), keyring_id))
             self._epochs[keyring_id] = max(epoch, self._epochs.get(keyring_id, 0))
+
+
+def _whole_lines(fd: int, offset: int) -> Iterator[bytes]:
+    """Those that end in a newline, without it."""
+    rest = b""
+    while part := os.pread(fd, _PIECE, offset):
+        offset += len(part)
+        *lines, rest = (rest + part).split(b"\n")
+        yield from lines
 
 
 def _read_all(fd: int, offset: int = 0) -> bytes:

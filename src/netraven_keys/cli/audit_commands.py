@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +45,41 @@ def _read(path: str) -> bytes:
         raise StorageFailed(f"{path} cannot be read: {problem.strerror}") from None
 
 
-def _time(text: str | None) -> datetime | None:
+def _time(text: str | None, *, end_of_day: bool = False) -> datetime | None:
+    """A day is its beginning, or its end. Raises UsageError."""
     if text is None:
         return None
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f"{text!r} is not a time like 2026-11-25 or 2026-11-25T10:00:00Z") from None
+    if end_of_day and "T" not in text and " " not in text.strip():
+        found += timedelta(days=1, microseconds=-1)
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _recorded(record: dict[str, Any]) -> datetime | None:
+    """None of a line that has no time: `verify` names it."""
+    try:
+        return datetime.fromisoformat(str(record.get("at", "")).replace("Z", "+00:00"))
+    except ValueError:
+        return None
 
 
 def _chosen(
     run: Invocation, since: str | None, until: str | None, event: str | None, key: str | None
 ) -> Iterator[dict[str, Any]]:
-    first, last = _time(since), _time(until)
+    first, last = _time(since), _time(until, end_of_day=True)
+    operations: set[str] = set()  # of the key: a result does not name it
     for record in audit_trail.records(run.installation()):
-        at = _time(str(record.get("at", "")).replace("Z", "+00:00"))
+        at = _recorded(record)
+        if key is not None and record.get("key") == key:
+            operations.add(str(record.get("operation")))
         if (first is not None and at is not None and at < first) or (last is not None and at is not None and at > last):
             continue
         if event is not None and not str(record.get("event", "")).startswith(event):
             continue
-        if key is not None and record.get("key") != key:
+        if key is not None and str(record.get("operation")) not in operations:
             continue
         yield record
 

@@ -31,17 +31,13 @@ class _Emergency(click.Group):
     """`compromise KEY VERSION` is the verb `now`, which nobody has to type; and `--master NAME` is `master NAME`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if "--master" in args:  # wherever it stands; what stands before it are options of the group or of the verb
-            at = args.index("--master")
-            args = ["master", *args[at + 1 :], *args[:at]]
-        return super().parse_args(ctx, args)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands:
-            args = ["now", *args]
-        return super().resolve_command(ctx, args)
+        given = [part for arg in args for part in (arg.split("=", 1) if arg.startswith("--master=") else (arg,))]
+        at = given.index("--master") if "--master" in given else -1
+        if at >= 0 and (at == 0 or given[at - 1] != "--reason"):
+            given = ["master", *given[at + 1 :], *given[:at]]
+        elif given and not set(given) & {*self.commands, "-h", "--help"}:
+            given = ["now", *given]
+        return super().parse_args(ctx, given)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return ["KEY VERSION --reason TEXT | COMMAND [ARGS]..."]
@@ -137,7 +133,7 @@ def _add_report(group: click.Group) -> None:
             show.as_json(_json(found, values))
         else:
             _print(found, short=False)
-        return 3 if found.open or found.still_under_it else 0
+        return 3 if found.open or found.still_under_it or found.not_looked_at else 0
 
 
 def _add_close(group: click.Group) -> None:
@@ -180,6 +176,7 @@ def _json(found: Exposure, values: tuple[Exposed, ...]) -> dict[str, Any]:
         "who": found.who,
         "why": found.why,
         "still_under_it": found.still_under_it,
+        "not_looked_at": list(found.not_looked_at),
         "certain": len(found.certain),
         "perhaps": len(found.values) - len(found.certain),
         "open": len(found.open),
@@ -196,6 +193,8 @@ def _print(found: Exposure, *, short: bool) -> None:
         show.line(
             f"  {show.bad(f'still under it: {found.still_under_it:,}')}: netraven-keys reencrypt --key {found.key}"
         )
+    for target in found.not_looked_at:
+        show.line(f"  {show.bad('not looked at:')} {target} held values of this key and is not declared any more")
     perhaps = len(found.values) - len(found.certain)
     show.line(f"  {len(found.certain):,} values were under it; {perhaps:,} others of its targets may have been before")
     show.line("  Re-encryption does not undo a leak: what these values protect has to be changed at its source.")

@@ -46,6 +46,11 @@ class Version:
     history: tuple[Transition, ...]
 
     @property
+    def was_compromised(self) -> bool:
+        """Whether somebody ever said that its material may be known."""
+        return any(step.state is State.COMPROMISED for step in self.history)
+
+    @property
     def state(self) -> State:
         return self.history[-1].state
 

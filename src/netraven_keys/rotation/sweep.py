@@ -78,6 +78,15 @@ def row_label(key: RowKey) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def row_name(key: RowKey) -> str:
+    """As `row_label`, and never the same for two rows: a slash or backslash within a part is escaped."""
+    parts = [row_text(p) if isinstance(p, RowPart) else str(p) for p in key]
+    escaped = [part.replace("\\", "\\\\").replace("/", "\\/") if len(parts) > 1 else part for part in parts]
+    if len(parts) == 1:
+        escaped = [parts[0].replace("\\", "\\\\")]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in "/".join(escaped))
+
+
 def batch_size(longest: int) -> int:
     """Rows per batch, so that a batch of the longest values stays within 32 MiB."""
     return max(1, min(BATCH_ROWS, _BATCH_BYTES // max(1, longest)))
@@ -88,13 +97,14 @@ class Sweep:
     """`present` gives the reencryptor for the keyring as it is now; it is asked before each batch.
 
     It raises Superseded when another version has become the primary. `reserve` counts encryptions
-    before they happen; `seen` is told of each batch before any of it is rewritten.
+    before they happen; `seen` is told of each batch before any of it is rewritten, `written` after that.
     """
 
     target: Target
     present: Callable[[], Reencryptor]
     reserve: Callable[[int], None]
     seen: Callable[[Sequence[Cell]], None]
+    written: Callable[[Sequence[Cell]], None]
     selection: Selection
     prefixes: Mapping[int, Stored]
     rows_per_batch: int
@@ -114,6 +124,8 @@ class Sweep:
                 announced = True
                 yield AboutToWrite(self.target.name)
             written = self._swapped(changes, tally)
+            if changes:
+                self.written(batch.cells)
             yield Progress(self.target.name, len(batch.cells), written)
             if batch.next is None:
                 return

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netraven_keys.audit import proofs
-from netraven_keys.audit.chain import leaf_hash
+from netraven_keys.audit.chain import leaf_hash, root_of
 from netraven_keys.audit.checkpoint import (
     Checkpoint,
     NotACheckpoint,
@@ -32,11 +32,13 @@ from netraven_keys.storage.checkpoints import Kept
 
 @dataclass(frozen=True)
 class Key:
-    """`kept` says that the caller brought it, and did not take it from the keyring's document."""
+    """`kept` says that the caller brought it, and did not take it from the keyring's document; then `log` is the one
+    that it is the key of."""
 
     keyring_id: str
     public: bytes
     kept: bool
+    log: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def key_of(inst: Installation, given: str | None) -> Key:
             origin, public = read_verifier_key(given)
         except NotACheckpoint as problem:
             raise UsageError(f"the key given cannot be used: {problem}", remedy=_KEY_REMEDY) from None
-        return Key(origin.split("/")[1], public, kept=True)
+        return Key(origin.split("/")[1], public, kept=True, log=_log_of(origin))
     keyring = _document(inst)
     if keyring is None:
         raise NotInitialised(f"there is no keyring at {inst.store.place} that would name the key", remedy=_KEY_REMEDY)
@@ -85,20 +87,29 @@ def printed_key(inst: Installation) -> str:
 
 
 def verify(inst: Installation, given: str | None, kept: Sequence[tuple[str, bytes]]) -> Verified:
-    """`kept` are checkpoints that the caller brought, each with its file's name. Raises UsageError, NotInitialised."""
-    key, content = key_of(inst, given), inst.audit.content()
-    first, _, rest = content.partition(b"\n")
-    own = log_name(key.keyring_id, leaf_hash(first)) if rest or content.endswith(b"\n") else ""
-    places = [log for log in inst.checkpoints.logs() if log.startswith(f"{key.keyring_id}-")]
-    findings: list[Finding] = []
-    found = _meant(inst, places, own, content)
-    points = list(_readable(inst.checkpoints.place, found, key, findings)) if found is not None else []
-    points += _brought(kept, key)
+    """`kept` are checkpoints that the caller brought, each with its file's name. Raises UsageError, NotInitialised.
+
+    The log is read last: what a process that is writing adds meanwhile is more, and never missing.
+    """
+    key = key_of(inst, given)
     keyring = _document(inst)
     anchor = None
     if keyring is not None and keyring.keyring_id == key.keyring_id:
         anchor = (keyring.audit_head.size, keyring.audit_head.root_hash)
+    places = [log for log in inst.checkpoints.logs() if log.startswith(f"{key.keyring_id}-")]
+    every = {log: inst.checkpoints.read(log) for log in places}
+    content = inst.audit.content()
+    first, newline, _ = content.partition(b"\n")
+    own = log_name(key.keyring_id, leaf_hash(first)) if newline else ""
+    findings: list[Finding] = []
+    found = _meant(every, key, own, content, anchor)
+    points = list(_readable(inst.checkpoints.place, found, key, findings)) if found is not None else []
+    points += _brought(kept, key, own if found is None else found.log, findings)
     examined = examine(content, Evidence(points, () if found is None else found.leaves, anchor))
+    if key.kept and key.log != own and not examined.findings:
+        findings.append(Finding("other", f"this log is {own or 'empty'}, and the key given is of {key.log}"))
+    if key.kept and not examined.covered and not examined.findings:
+        findings.append(Finding("uncovered", "no checkpoint by the key given covers a line of this log"))
     examined = Examined(
         examined.size, examined.covered, examined.torn, examined.unfinished, (*examined.findings, *findings)
     )
@@ -106,14 +117,19 @@ def verify(inst: Installation, given: str | None, kept: Sequence[tuple[str, byte
     return Verified(examined, key, len(points), others)
 
 
-def _meant(inst: Installation, places: Sequence[str], own: str, content: bytes) -> Kept | None:
-    """What is kept of this log; where nothing is, of the one it has the most lines of: its first line, by which
-    a log is known, may be the one that was changed."""
-    if own in places:
-        return inst.checkpoints.read(own)
-    leaves = {leaf_hash(line) for line in content.split(b"\n")}
-    candidates = [inst.checkpoints.read(log) for log in places]
-    return max(candidates, key=lambda kept: len(leaves.intersection(kept.leaves)), default=None)
+def _meant(every: dict[str, Kept], key: Key, own: str, content: bytes, anchor: tuple[int, bytes] | None) -> Kept | None:
+    """What is kept of the log that this should be: the one of the key given; else its own. Where nothing is kept of its
+    own, a log that the keyring knows is a new one, begun after a restore; else it is held against the one that it has
+    the most lines of: its first line, by which a log is known, may be the one that was changed."""
+    if key.kept and key.log in every:
+        return every[key.log]
+    if own in every and every[own].notes:
+        return every[own]
+    leaves = [leaf_hash(line) for line in content.split(b"\n")[:-1]]
+    if anchor is not None and 0 < anchor[0] <= len(leaves) and root_of(leaves[: anchor[0]]) == anchor[1]:
+        return None
+    known = set(leaves)
+    return max(every.values(), key=lambda kept: len(known.intersection(kept.leaves)), default=None)
 
 
 def _readable(place: str, kept: Kept, key: Key, findings: list[Finding]) -> Iterator[tuple[str, Checkpoint]]:
@@ -124,18 +140,29 @@ def _readable(place: str, kept: Kept, key: Key, findings: list[Finding]) -> Iter
         except NotACheckpoint as problem:
             findings.append(Finding("checkpoint", f"{where} cannot be used: {problem}"))
             continue
-        if point.size != size or point.origin.replace("/", "-") != f"netraven-keys-{kept.log}":
+        if point.size != size or _log_of(point.origin) != kept.log:
             findings.append(Finding("checkpoint", f"{where} is another checkpoint than its name says"))
             continue
         yield where, point
 
 
-def _brought(kept: Sequence[tuple[str, bytes]], key: Key) -> Iterator[tuple[str, Checkpoint]]:
+def _brought(
+    kept: Sequence[tuple[str, bytes]], key: Key, log: str, findings: list[Finding]
+) -> Iterator[tuple[str, Checkpoint]]:
     for name, note in kept:
         try:
-            yield name, read_note(note, key.public)
+            point = read_note(note, key.public)
         except NotACheckpoint as problem:
             raise UsageError(f"{name} cannot be used: {problem}") from None
+        if log and _log_of(point.origin) != log:
+            findings.append(Finding("other", f"{name} is a checkpoint of another log, {_log_of(point.origin)}"))
+            continue
+        yield name, point
+
+
+def _log_of(origin: str) -> str:
+    """The name of the directory that keeps the checkpoints of the log of this origin."""
+    return origin.removeprefix("netraven-keys/").replace("/", "-")
 
 
 # --- proofs ---------------------------------------------------------------------------------------
@@ -145,6 +172,7 @@ def _newest(inst: Installation) -> tuple[list[bytes], Checkpoint, bytes]:
     """Raises AuditBroken where no checkpoint covers the log."""
     lines, key = lines_of(inst), key_of(inst, None)
     note = inst.checkpoints.newest(log_name(key.keyring_id, leaf_hash(lines[0]))) if lines else None
+    lines = lines_of(inst)  # after the checkpoint: a process that is writing makes them more
     try:
         if note is not None:
             return lines, read_note(note, key.public), note
@@ -190,18 +218,26 @@ def _checked(proof: bytes, check: Any) -> bytes:
 def read_proof(proof: bytes, given: str, kept: bytes | None) -> dict[str, Any]:
     """What a proof proves, by a verifier key alone. Raises UsageError for no key, AuditBroken for no proof."""
     try:
-        _, public = read_verifier_key(given)
+        origin, public = read_verifier_key(given)
         old = None if kept is None else read_note(kept, public)
     except NotACheckpoint as problem:
         raise UsageError(f"the key or the checkpoint given cannot be used: {problem}") from None
     try:
         if old is None:
             found = proofs.read_line_proof(proof, public)
+            _check_origin(found.checkpoint, origin)
             return {"line": found.index, "of": found.checkpoint.size, "text": found.line.decode("ascii", "replace")}
         newer = proofs.read_growth_proof(proof, old, public)
+        _check_origin(newer, origin)
     except NotACheckpoint as problem:
         raise AuditBroken(f"the proof proves nothing: {problem}", remedy="Ask for a new one.") from None
     return {"from": old.size, "of": newer.size}
+
+
+def _check_origin(checkpoint: Checkpoint, origin: str) -> None:
+    """Raises NotACheckpoint."""
+    if checkpoint.origin != origin:
+        raise NotACheckpoint(f"it is of the log {checkpoint.origin}, and the key given is of {origin}")
 
 
 # --- the lines ------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import NetravenKeysError, UsageError
 from netraven_keys.keyring.model import Keyring
 from netraven_keys.keyring.opened import OwnedKeyring
-from netraven_keys.service.checkpoints import checkpoint
+from netraven_keys.service.checkpoints import check_log, checkpoint
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import (
     as_owner,
@@ -326,6 +326,7 @@ def remove_backups(inst: Installation, owned: OwnedKeyring, names: Sequence[str]
     """Of what somebody decided should go; on the record."""
     now, keyring = inst.clock.now(), owned.keyring
     with inst.backups.lock(f"{inst.who} since {now:%Y-%m-%d %H:%M:%S} UTC"):
+        check_log(inst, keyring)
         event = BackupsPruned(tuple(names))
         operation = inst.audit.intent(event, now=now, keyring_id=keyring.keyring_id, epoch=keyring.epoch)
         for name in names:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from netraven_keys.audit.chain import root_of
 from netraven_keys.audit.checkpoint import Checkpoint, NotACheckpoint, origin_of, read_note, signed_note
+from netraven_keys.audit.log import Leaves
 from netraven_keys.errors import AuditBroken, AuditUnavailable, NetravenKeysError, StorageFailed
 from netraven_keys.keyring.model import Keyring
 from netraven_keys.keyring.opened import OwnedKeyring
@@ -15,23 +15,23 @@ def log_name(keyring_id: str, first_leaf: bytes) -> str:
     return f"{keyring_id}-{first_leaf[:4].hex()}"
 
 
-def check_log(inst: Installation, keyring: Keyring) -> list[bytes]:
-    """The hashes of the log's lines. Raises AuditBroken unless the log begins as the keyring was saved with, and
-    as the newest checkpoint of it says."""
+def check_log(inst: Installation, keyring: Keyring) -> Leaves:
+    """The log as it is. Raises AuditBroken unless it begins as the keyring was saved with, and as the newest
+    checkpoint of it says."""
     anchor = keyring.audit_head
     heads = [("the keyring was saved with", anchor.size, anchor.root_hash)]
-    leaves = inst.audit.check_heads(heads)
-    newest = _newest(inst, keyring, leaves)
-    if newest is None:
-        return leaves
-    return inst.audit.check_heads([*heads, ("its newest checkpoint was made for", newest.size, newest.root)])
+    newest = _newest(inst, keyring)
+    if newest is not None:
+        heads.append(("its newest checkpoint was made for", newest.size, newest.root))
+    return inst.audit.check_heads(heads)
 
 
-def _newest(inst: Installation, keyring: Keyring, leaves: list[bytes]) -> Checkpoint | None:
+def _newest(inst: Installation, keyring: Keyring) -> Checkpoint | None:
     """Raises AuditBroken for one that the log's key has not signed."""
-    if not leaves:
+    first = inst.audit.first_leaf()
+    if first is None:
         return None
-    log = log_name(keyring.keyring_id, leaves[0])
+    log = log_name(keyring.keyring_id, first)
     try:
         note = inst.checkpoints.newest(log)
     except NetravenKeysError as problem:
@@ -51,13 +51,14 @@ def _newest(inst: Installation, keyring: Keyring, leaves: list[bytes]) -> Checkp
 def checkpoint(inst: Installation, owned: OwnedKeyring) -> None:
     """Signs the log as it is. What the place refuses is a warning and a finding of `doctor`: the change that the
     log records is made by then, and the next one signs for both."""
+    keyring = owned.keyring
     try:
-        leaves = check_log(inst, owned.keyring)
-        if not leaves:
+        leaves = check_log(inst, keyring)
+        if not leaves.size:
             return
-        keyring = owned.keyring
-        point = Checkpoint(origin_of(keyring.keyring_id, leaves[0]), len(leaves), root_of(leaves))
+        first = leaves.hashes[:32]
+        point = Checkpoint(origin_of(keyring.keyring_id, first), leaves.size, leaves.root)
         note = signed_note(point, keyring.audit_key, owned.sign_audit)
-        inst.checkpoints.write(log_name(keyring.keyring_id, leaves[0]), len(leaves), note, leaves)
+        inst.checkpoints.write(log_name(keyring.keyring_id, first), leaves.size, note, leaves.hashes)
     except (StorageFailed, AuditUnavailable, AuditBroken) as problem:
         inst.warn(f"no checkpoint of the audit log was written: {problem.message}")

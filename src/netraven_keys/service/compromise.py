@@ -44,7 +44,7 @@ def compromise(
             f"{name} v{number} is destroyed: nothing is under it, and nothing here could be changed",
             remedy="What was under it once has to be changed at its source all the same; see `audit show`.",
         )
-    if version.state is not State.COMPROMISED:
+    if not version.was_compromised:
         yield Stage(name, f"v{number} is compromised")
         mark(inst, name, number, reason, without_backup=without_backup)
     return (yield from carried_away(inst, name))
@@ -70,7 +70,7 @@ def mark(inst: Installation, name: str, number: int, reason: str, *, without_bac
 
     def transition(owned: OwnedKeyring) -> Keyring:
         present = owned.keyring.key(name)
-        if present.version(number).state is State.COMPROMISED:
+        if present.version(number).was_compromised:
             return owned.keyring
         used = present.newest_used
         if (used is not None and used.number == number) is not (replacement is not None):
@@ -79,6 +79,10 @@ def mark(inst: Installation, name: str, number: int, reason: str, *, without_bac
             check_held(inst, owned.keyring, name, replacement)
         return transitions.compromise(owned.keyring, name, number, because(inst, reason), replacement=replacement)
 
+    if key.version(number).state is State.DESTROY_SCHEDULED:
+        inst.warn(
+            f"{name} v{number} was to be destroyed; that is cancelled: `netraven-keys destroy` schedules it again"
+        )
     change_keyring(inst, VersionCompromised(name, number, replacement or 0, reason), transition)
 
 

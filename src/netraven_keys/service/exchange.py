@@ -20,7 +20,7 @@ from netraven_keys.keyring import create, seal, tink, transitions
 from netraven_keys.keyring.model import Keyring, State
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.keyring.tink import ImportedKey
-from netraven_keys.service.checkpoints import checkpoint
+from netraven_keys.service.checkpoints import check_log, checkpoint
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import because, change_keyring, open_owned
 
@@ -84,6 +84,7 @@ def export_keys(inst: Installation, name: str, reason: str) -> tuple[SecretBytes
     sealer = owned.sealer(name)
     versions = [v for v in key.versions if v.sealed is not None and v.state is not State.DESTROY_SCHEDULED]
     keys = [(v.key_id, seal.open_material(sealer, name, v)) for v in versions]
+    check_log(inst, owned.keyring)
     event = KeyExported(name, tuple(v.number for v in versions), reason)
     operation = inst.audit.intent(
         event, now=inst.clock.now(), keyring_id=owned.keyring.keyring_id, epoch=owned.keyring.epoch

@@ -11,10 +11,11 @@ from netraven_keys.errors import ConfirmationMissing, Refused, UsageError
 from netraven_keys.keyring.model import Keyring, State, Version
 from netraven_keys.ports import EVERYTHING, RowKey
 from netraven_keys.rotation.prove import prefix_of
-from netraven_keys.rotation.sweep import batch_size, row_label, starts_with
-from netraven_keys.service.checkpoints import checkpoint
+from netraven_keys.rotation.sweep import batch_size, row_name, starts_with
+from netraven_keys.service.checkpoints import check_log, checkpoint
 from netraven_keys.service.installation import Installation
-from netraven_keys.service.keyring_access import declared_key, open_owned
+from netraven_keys.service.keyring_access import declared_key, open_owned, read_journal
+from netraven_keys.service.remembered import remembered
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Exposed:
 
 @dataclass(frozen=True)
 class Exposure:
-    """What was under a version since it became active (`since`), until `compromised_at` and after."""
+    """What was under a version since it became active (`since`), until `compromised_at` and after. `not_looked_at`
+    are targets that held values of the key once and are not declared any more."""
 
     key: str
     version: int
@@ -41,6 +43,7 @@ class Exposure:
     why: str
     still_under_it: int
     values: tuple[Exposed, ...]
+    not_looked_at: tuple[str, ...]
 
     @property
     def certain(self) -> tuple[Exposed, ...]:
@@ -65,22 +68,26 @@ def exposure(inst: Installation, name: str, number: int) -> Exposure:
     seen = _seen(inst, name, number)
     closed = _closed(inst, owned.keyring, name, number)
     found: dict[tuple[str, str], bool] = dict.fromkeys(seen, True)
-    still = 0
+    now: set[tuple[str, str]] = set()
     for target, row, under in _present(inst, name, version):
-        still += under
+        if under:
+            now.add((target, row))
         found[target, row] = found.get((target, row), False) or under
     values = tuple(
-        Exposed(*place, certain, seen.get(place), closed.at(place, seen.get(place)))
+        Exposed(*place, certain, seen.get(place), None if place in now else closed.at(place, seen.get(place)))
         for place, certain in sorted(found.items(), key=lambda one: (not one[1], one[0]))
     )
-    return Exposure(name, number, version.activated_at, marked.at, marked.who, marked.why, still, values)
+    gone = sorted(remembered(read_journal(inst, owned), name).keys() - {m.name for m in inst.targets_of(name)})
+    return Exposure(
+        name, number, version.activated_at, marked.at, marked.who, marked.why, len(now), values, tuple(gone)
+    )
 
 
 def open_exposures(inst: Installation, keyring: Keyring) -> Iterator[tuple[str, int, int]]:
     """Key, version and how many values that were met under it nobody has ticked off. Reaches no target."""
     for key in keyring.keys:
         for version in key.versions:
-            if all(step.state is not State.COMPROMISED for step in version.history):
+            if not version.was_compromised:
                 continue
             seen = _seen(inst, key.name, version.number)
             closed = _closed(inst, keyring, key.name, version.number) if seen else _Closed()
@@ -103,7 +110,7 @@ def _present(inst: Installation, name: str, version: Version) -> Iterator[tuple[
         while True:
             batch = managed.target.scan(after, batch_size(facts.longest), EVERYTHING)
             for cell in batch.cells:
-                yield managed.name, row_label(cell.key), starts_with(cell.value, prefix)
+                yield managed.name, row_name(cell.key), starts_with(cell.value, prefix)
             if batch.next is None:
                 break
             after = batch.next
@@ -155,6 +162,7 @@ def close(inst: Installation, name: str, number: int, target: str, rows: tuple[s
             f"{target} has no value {unknown[0]!r} in the report", remedy="`compromise report` lists them."
         )
     owned = open_owned(inst)
+    check_log(inst, owned.keyring)
     event = ExposureClosed(name, number, target, rows, reason)
     operation = inst.audit.intent(
         event, now=inst.clock.now(), keyring_id=owned.keyring.keyring_id, epoch=owned.keyring.epoch

@@ -74,13 +74,16 @@ def rewrap(inst: Installation, master_key: MasterKey) -> Slot:
     return slots.slot_named(saved.keyring, master_key.name)
 
 
-def rekey(inst: Installation, more: Sequence[MasterKey], drop: Sequence[str]) -> list[str]:
+def rekey(
+    inst: Installation, more: Sequence[MasterKey], drop: Sequence[str], *, without_backup: bool = False
+) -> list[str]:
     """New root, signing and wrapping keys. `more` are master keys beside those at hand; `drop` names every slot
-    that will not get the new root. Returns those. Raises Refused, UsageError."""
+    that will not get the new root; `without_backup` leaves the backups out, which are not this keyring's then.
+    Returns those dropped. Raises Refused, UsageError, BackupFailed."""
     for name in drop:
         slots.slot_named(open_owned(inst).keyring, name)
     at_hand: list[MasterKey] = [*more, *inst.master_keys()]
-    known = _good_backups(inst)
+    known = [] if without_backup else _good_backups(inst)
 
     def renewed(owned: OwnedKeyring) -> tuple[OwnedKeyring, tuple[str, ...]]:
         digests = [manifest.content_sha256 for manifest in known]
@@ -111,7 +114,7 @@ def rekey(inst: Installation, more: Sequence[MasterKey], drop: Sequence[str]) ->
     new, dropped = renewed(open_owned(inst))
     made.append(new)
     saved = replace_root(inst, KeyringRekeyed(dropped, fingerprint(new.keyring.signing_key)), once)
-    if inst.backup_policy.gate:
+    if inst.backup_policy.gate and not without_backup:
         sign_again(inst, known, saved)
         create_backup(inst, why="rekeyed")
     return list(dropped)

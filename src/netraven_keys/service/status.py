@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from netraven_keys.errors import NetravenKeysError, NotInitialised
+from netraven_keys.errors import AuditBroken, AuditUnavailable, NetravenKeysError, NotInitialised
 from netraven_keys.keyring.journal import Journal
 from netraven_keys.keyring.model import Keyring, NamedKey, Rotation, State, Version
 from netraven_keys.keyring.opened import OwnedKeyring, fingerprint
@@ -218,7 +218,11 @@ def _version_status(version: Version, counted_at: str | None, entries: Iterable[
 
 
 def _exposure_findings(inst: Installation, keyring: Keyring) -> Iterator[Wrong]:
-    for name, number, left in open_exposures(inst, keyring):
+    try:
+        found = list(open_exposures(inst, keyring))
+    except (AuditBroken, AuditUnavailable):
+        return  # that the log cannot be read is a finding of its own
+    for name, number, left in found:
         yield Wrong(
             f"{name} v{number} is compromised; values to be changed at their source: {left:,}, listed by",
             f"netraven-keys compromise report {name} v{number}",

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from netraven_keys.audit.events import Reencryption
 from netraven_keys.audit.log import Operation
 from netraven_keys.errors import Incomplete, KeyringMissing, NetravenKeysError, RolledBack
-from netraven_keys.keyring.model import State
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.ports import EVERYTHING, Cell, ExposedRow, Selection
 from netraven_keys.rotation.prove import TargetCensus, prefix_of, take_census
 from netraven_keys.rotation.reencrypt import Reencryptor
 from netraven_keys.rotation.report import KeyReport
-from netraven_keys.rotation.sweep import AboutToWrite, Progress, Sweep, Tally, batch_size, row_label, starts_with
+from netraven_keys.rotation.sweep import AboutToWrite, Progress, Sweep, Tally, batch_size, row_name, starts_with
 from netraven_keys.service.checkpoints import checkpoint
 from netraven_keys.service.destroy import cancel_for
 from netraven_keys.service.installation import PUBLISHED_STALENESS_SECONDS, Installation
@@ -144,6 +143,7 @@ class SweepOfKey:
             present=lambda: self._present(checked),
             reserve=self._counter.reserve,
             seen=lambda cells: self._expose(checked, cells),
+            written=lambda cells: self._expose_late(checked, cells),
             selection=selection,
             prefixes={v.number: prefix_of(v, binary=checked.facts.binary) for v in self._key.versions},
             rows_per_batch=batch_size(checked.facts.longest),
@@ -151,15 +151,24 @@ class SweepOfKey:
         yield from sweep.one_pass(self._tallies[managed.name])
 
     def _expose(self, checked: Checked, cells: Sequence[Cell]) -> None:
-        """Values under a compromised version are on record before they are carried away from it."""
+        """Values under a version that is, or was, compromised are on record before they are carried away from it.
+
+        The keyring is looked at once more: the batch may have been read before somebody marked the version.
+        """
+        self._look_again()
         at = spell_time(self._inst.clock.now())
         for version in self._key.versions:
-            if version.state is not State.COMPROMISED:
+            if not version.was_compromised:
                 continue
             prefix = prefix_of(version, binary=checked.facts.binary)
             found = [cell for cell in cells if starts_with(cell.value, prefix)]
-            rows = [ExposedRow(checked.managed.name, row_label(cell.key), at) for cell in found]
+            rows = [ExposedRow(checked.managed.name, row_name(cell.key), at) for cell in found]
             self._inst.exposures.add(self._key.name, version.number, rows)
+
+    def _expose_late(self, checked: Checked, cells: Sequence[Cell]) -> None:
+        """A version that was marked while the batch was being written."""
+        if self._inst.store.stamp() != self._stamp:
+            self._expose(checked, cells)
 
     def _mark_moment(self) -> None:
         """Each database's mark of the first moment at which every application knows the primary: only

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,25 +59,29 @@ class CheckpointDirectory:
         except OSError as problem:
             raise durable.failed("read", self._directory, problem) from problem
 
-    def sizes(self, log: str) -> list[int]:
-        """Of the checkpoints of a log, ascending."""
+    def sizes(self, log: str) -> Iterator[int]:
+        """Of the checkpoints of a log, in no order. One name at a time: there are more each week, for years."""
+        directory = os.path.join(self._directory, log)
         try:
-            names = [_NAME.fullmatch(entry.name) for entry in (self._directory / log).iterdir()]
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    found = _NAME.fullmatch(entry.name)
+                    if found is not None:
+                        yield int(found[1])
         except FileNotFoundError:
-            return []
+            return
         except OSError as problem:
             raise durable.failed("read", self._directory / log, problem) from problem
-        return sorted(int(found[1]) for found in names if found is not None)
 
     def read(self, log: str) -> Kept:
-        notes = {size: self._note(log, size) for size in self.sizes(log)}
+        notes = {size: self._note(log, size) for size in sorted(self.sizes(log))}
         content = durable.read_regular(self._directory / log / LEAVES, limit=_MAX_LEAVES, group_may_read=True) or b""
         return Kept(log, notes, _leaves(content))
 
     def newest(self, log: str) -> bytes | None:
         """The note with the most lines."""
-        sizes = self.sizes(log)
-        return self._note(log, sizes[-1]) if sizes else None
+        size = max(self.sizes(log), default=None)
+        return None if size is None else self._note(log, size)
 
     def _note(self, log: str, size: int) -> bytes:
         return durable.read_regular(self._path(log, size), limit=_MAX_NOTE, group_may_read=True) or b""
@@ -85,15 +89,15 @@ class CheckpointDirectory:
     def _path(self, log: str, size: int) -> Path:
         return self._directory / log / f"{size:012d}.checkpoint"
 
-    def write(self, log: str, size: int, note: bytes, leaves: Sequence[bytes]) -> None:
-        """`leaves` are the hashes of all lines so far. One that is there is not written again."""
+    def write(self, log: str, size: int, note: bytes, leaves: bytes) -> None:
+        """`leaves` are the hashes of all lines so far, 32 bytes each. One that is there is not written again."""
         directory = self._directory / log
         durable.make_directory(self._directory)
         durable.make_directory(directory)
         self._append(directory / LEAVES, leaves)
         durable.write_whole(self._path(log, size), note)
 
-    def _append(self, path: Path, leaves: Sequence[bytes]) -> None:
+    def _append(self, path: Path, leaves: bytes) -> None:
         try:
             fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as problem:
@@ -106,7 +110,7 @@ class CheckpointDirectory:
                     os.ftruncate(fd, whole * _HEX)
             except OSError as problem:
                 raise durable.failed("read", path, problem) from problem
-            fresh = "".join(f"{leaf.hex()}\n" for leaf in leaves[whole:])
+            fresh = "".join(f"{leaves[at : at + 32].hex()}\n" for at in range(whole * 32, len(leaves), 32))
             if fresh:
                 durable.append_line(fd, path, fresh.encode("ascii"))
 
