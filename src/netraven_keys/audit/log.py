@@ -314,7 +314,7 @@ def _whole_lines(fd: int, offset: int) -> Iterator[bytes]:
 
 def _read_all(fd: int, offset: int = 0) -> bytes:
     parts: list[bytes] = []
-    while part := os.pread(fd, 1024 * 1024, offset):
+    while part := os.pread(fd, _PIECE, offset):
         parts.append(part)
         offset += len(part)
     return b"".join(parts)

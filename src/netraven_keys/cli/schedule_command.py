@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import signal
@@ -169,6 +170,7 @@ def _serve(world: World, loaded: Loaded, notices: tuple[str, ...], stop: _Stop) 
             # the process before they go, and what comes after them is scattered over more and more memory.
             del inst
             gc.collect()
+            _give_back()
 
     def publish() -> None:
         if settings.metrics_file is not None:
@@ -193,6 +195,13 @@ def _serve(world: World, loaded: Loaded, notices: tuple[str, ...], stop: _Stop) 
         scheduler.stopped()
         emit(events.SchedulerStopped(stop.signal, scheduler.in_a_run))
         return 0
+
+
+def _give_back() -> None:
+    """Free pages of the C library's heap to the system, where the library can (glibc): over years a buffer here and
+    there would else hold what lies between them."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _started(inst: Installation) -> events.SchedulerStarted:
