@@ -193,6 +193,14 @@ class Reencryption(Event):
 
 
 @dataclass(frozen=True)
+class CensusTaken(Event):
+    """Every value of these keys was counted; the result holds the counts of each target."""
+
+    name = "census"
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class EpochTableCreated(Event):
     name = "epoch_table.created"
     targets: tuple[str, ...]
@@ -205,6 +213,14 @@ class BackupWritten(Event):
     name = "backup.written"
     backup: str
     reason: str
+
+
+@dataclass(frozen=True)
+class BackupsDrilled(Event):
+    """Values were read with nothing but these backups; the result says how many, and what was wrong."""
+
+    name = "backup.drilled"
+    backups: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ _PIECE = 64 * 1024
 _SEE = (
     "`netraven-keys audit verify` names the lines. Put back the newest good copy of the log; nothing is changed before."
 )
-Details = Mapping[str, str | int | bool | list[str]]
+Details = Mapping[str, str | int | bool | list[str] | list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,15 @@ class AuditLog:
         self.head()  # every line is one
         intents: dict[str, dict[str, Any]] = {}
         found: list[dict[str, Any]] = []
-        for line in self.content().split(b"\n")[:-1]:
-            record = json.loads(line)
-            if record.get("event") != event or record.get("keyring_id") != keyring_id:
-                continue
-            if record.get("phase") == "intent":
-                intents[record["operation"]] = record
-            elif record.get("outcome") in ("done", "recovered") and record["operation"] in intents:
-                found.append(intents.pop(record["operation"]))
+        with self._reading() as fd:
+            for line in () if fd is None else _whole_lines(fd, 0):
+                record = json.loads(line)
+                if record.get("event") != event or record.get("keyring_id") != keyring_id:
+                    continue
+                if record.get("phase") == "intent":
+                    intents[record["operation"]] = record
+                elif record.get("outcome") in ("done", "recovered") and record["operation"] in intents:
+                    found.append(intents.pop(record["operation"]))
         return found
 
     def fingerprint(self, keyring_id: str) -> str | None:
@@ -197,6 +198,15 @@ class AuditLog:
         """`epoch` is the one after the change."""
         members: dict[str, Any] = {"outcome": outcome, **(details or {})}
         self._append(now, operation.event, "result", operation, operation.keyring_id, epoch, members)
+
+    def fact(
+        self, event: Event, outcome: str, *, now: datetime, keyring_id: str, epoch: int, details: Details
+    ) -> int:
+        """Of what only looked, and so has no intent. Returns the number of its line."""
+        operation = Operation(secrets.token_hex(8), event.name, keyring_id)
+        members: dict[str, Any] = {"outcome": outcome, **event.fields(), **details}
+        self._append(now, event.name, "result", operation, keyring_id, epoch, members)
+        return self._tree.size - 1
 
     def _append(
         self, now: datetime, event: str, phase: str, operation: Operation, keyring_id: str, epoch: int, members: Details

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from netraven_keys.audit.checkpoint import Checkpoint, NotACheckpoint, origin_of, read_note, signed_note
-from netraven_keys.audit.log import Leaves
+from netraven_keys.audit.events import Event
+from netraven_keys.audit.log import Details, Leaves
 from netraven_keys.errors import AuditBroken, AuditUnavailable, NetravenKeysError, StorageFailed
 from netraven_keys.keyring.model import Keyring
 from netraven_keys.keyring.opened import OwnedKeyring
@@ -62,3 +63,26 @@ def checkpoint(inst: Installation, owned: OwnedKeyring) -> None:
         inst.checkpoints.write(log_name(keyring.keyring_id, first), leaves.size, note, leaves.hashes)
     except (StorageFailed, AuditUnavailable, AuditBroken) as problem:
         inst.warn(f"no checkpoint of the audit log was written: {problem.message}")
+
+
+def record_fact(
+    inst: Installation, owned: OwnedKeyring, event: Event, details: Details, *, outcome: str = "done"
+) -> int | None:
+    """On the record and signed, of what only looked: the number of its line. Where the log cannot take it a warning
+    and None: nothing was changed that would need a record."""
+    keyring = owned.keyring
+    try:
+        check_log(inst, keyring)
+        line = inst.audit.fact(
+            event,
+            outcome,
+            now=inst.clock.now(),
+            keyring_id=keyring.keyring_id,
+            epoch=keyring.epoch,
+            details=details,
+        )
+    except (AuditUnavailable, AuditBroken) as problem:
+        inst.warn(f"{event.name} is not on the record: {problem.message}")
+        return None
+    checkpoint(inst, owned)
+    return line

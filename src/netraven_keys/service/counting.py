@@ -1,13 +1,15 @@
-"""`census`: counts anew per version, in every target. Reads only; keeps the result for `status`."""
+"""`census`: counts anew per version, in every target. Reads only; keeps the result for `status` and on the record."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from netraven_keys.audit.events import CensusTaken
 from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.rotation.prove import TargetCensus, take_census
+from netraven_keys.service.checkpoints import record_fact
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import declared_key, open_owned, read_journal
 from netraven_keys.service.remembered import Remembered, remember, remembered
@@ -35,18 +37,26 @@ class KeyCensus:
 
 @dataclass(frozen=True)
 class Census:
+    """`line` of the audit log holds it; None where the log could not take it."""
+
     at: datetime
     keys: tuple[KeyCensus, ...]
+    line: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "at": spell_time(self.at),
-            "targets": [
-                target.census.to_json(target.quarantined) | {"key": found.key}
-                for found in self.keys
-                for target in found.targets
-            ],
+            "audit_line": self.line,
+            "targets": self.counts(),
         }
+
+    def counts(self) -> list[dict[str, Any]]:
+        """Of each target, in the shape of DESIGN section 6."""
+        return [
+            target.census.to_json(target.quarantined) | {"key": found.key}
+            for found in self.keys
+            for target in found.targets
+        ]
 
 
 def census(inst: Installation, key: str | None = None, *, forget: bool = True) -> Census:
@@ -72,4 +82,6 @@ def census(inst: Installation, key: str | None = None, *, forget: bool = True) -
             after[managed.name] = entry
         found.append(KeyCensus(name, primary or None, tuple(targets)))
         remember(inst, owned, name, after, only_these=forget)
-    return Census(inst.clock.now(), tuple(found))
+    taken = Census(inst.clock.now(), tuple(found))
+    event = CensusTaken(tuple(one.key for one in taken.keys))
+    return replace(taken, line=record_fact(inst, owned, event, {"census": taken.counts()}))

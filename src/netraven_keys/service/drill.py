@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from netraven_keys.audit.events import BackupsDrilled
+from netraven_keys.audit.log import Details
 from netraven_keys.backups import document as documents
 from netraven_keys.backups.errors import BackupLocked
 from netraven_keys.backups.manifest import Manifest
@@ -19,6 +21,7 @@ from netraven_keys.ports import Cell, Selection
 from netraven_keys.rotation.prove import prefix_of
 from netraven_keys.rotation.sweep import row_label
 from netraven_keys.service.backup import good_backups, open_file
+from netraven_keys.service.checkpoints import record_fact
 from netraven_keys.service.installation import Installation, ManagedTarget
 from netraven_keys.service.keyring_access import change_journal, open_owned
 from netraven_keys.values.reading import ValueReader
@@ -69,6 +72,12 @@ def drill(inst: Installation) -> Drilled:
     found = Drilled(spell_time(inst.clock.now()), tuple(tried))
     if tried:
         change_journal(inst, owned, lambda journal: replace(journal, drill=found.to_json()))
+        details: Details = {
+            "values": sum(one.values for one in tried),
+            "wrong": [f"{one.backup}: {line}" for one in tried for line in one.wrong],
+        }
+        drilled = BackupsDrilled(tuple(one.backup for one in tried))
+        record_fact(inst, owned, drilled, details, outcome="done" if found.ok else "failed")
     return found
 
 

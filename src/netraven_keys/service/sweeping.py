@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 from netraven_keys.audit.events import Reencryption
-from netraven_keys.audit.log import Operation
+from netraven_keys.audit.log import Details, Operation
 from netraven_keys.errors import Incomplete, KeyringMissing, NetravenKeysError, RolledBack
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.keyring.spelling import spell_time
@@ -117,7 +117,11 @@ class SweepOfKey:
             raise
         report = replace(self._report(already, [*notes, *taken_out], proof), without_targets=nowhere)
         report.seconds.update(reencrypt=swept - started, prove=self._inst.clock.monotonic() - swept)
-        self._record("done" if report.complete else "incomplete", operation, {"stale": report.stale_remaining})
+        self._record(
+            "done" if report.complete else "incomplete",
+            operation,
+            {"stale": report.stale_remaining, "proven": report.proven, "census": report.to_json()["census"]},
+        )
         self._keep_census(report)
         return report
 
@@ -313,7 +317,7 @@ class SweepOfKey:
             proven=not notes,
         )
 
-    def _record(self, outcome: str, operation: Operation, extra: dict[str, str | int]) -> None:
+    def _record(self, outcome: str, operation: Operation, extra: Details) -> None:
         written = sum(t.re_encrypted for t in self._tallies.values())
         quarantined = sum(t.quarantined for t in self._tallies.values())
         self._inst.audit.result(
