@@ -22,6 +22,20 @@ class Tree:
         self.size = 0
         self._subtrees: list[bytes] = []
 
+    @classmethod
+    def of(cls, size: int, subtrees: Sequence[bytes]) -> Tree | None:
+        """A tree that goes on from these; None where there must be more of them, or fewer."""
+        if size < 0 or size.bit_count() != len(subtrees) or any(len(node) != 32 for node in subtrees):
+            return None
+        tree = cls()
+        tree.size, tree._subtrees = size, list(subtrees)
+        return tree
+
+    @property
+    def subtrees(self) -> tuple[bytes, ...]:
+        """The roots of its complete subtrees, the largest first."""
+        return tuple(self._subtrees)
+
     def add(self, line: bytes) -> None:
         self.add_leaf(leaf_hash(line))
 

@@ -199,9 +199,7 @@ class AuditLog:
         members: dict[str, Any] = {"outcome": outcome, **(details or {})}
         self._append(now, operation.event, "result", operation, operation.keyring_id, epoch, members)
 
-    def fact(
-        self, event: Event, outcome: str, *, now: datetime, keyring_id: str, epoch: int, details: Details
-    ) -> int:
+    def fact(self, event: Event, outcome: str, *, now: datetime, keyring_id: str, epoch: int, details: Details) -> int:
         """Of what only looked, and so has no intent. Returns the number of its line."""
         operation = Operation(secrets.token_hex(8), event.name, keyring_id)
         members: dict[str, Any] = {"outcome": outcome, **event.fields(), **details}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from netraven_keys import __version__
 from netraven_keys.audit import export
 from netraven_keys.cli import show
 from netraven_keys.cli.invocation import Invocation, common_options, verb
+from netraven_keys.cli.times import typed_time
 from netraven_keys.errors import StorageFailed, UsageError
 from netraven_keys.service import audit_trail
 
@@ -45,19 +46,6 @@ def _read(path: str) -> bytes:
         raise StorageFailed(f"{path} cannot be read: {problem.strerror}") from None
 
 
-def _time(text: str | None, *, end_of_day: bool = False) -> datetime | None:
-    """A day is its beginning, or its end. Raises UsageError."""
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is not a time like 2026-11-25 or 2026-11-25T10:00:00Z") from None
-    if end_of_day and "T" not in text and " " not in text.strip():
-        found += timedelta(days=1, microseconds=-1)
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-
-
 def _recorded(record: dict[str, Any]) -> datetime | None:
     """None of a line that has no time: `verify` names it."""
     try:
@@ -69,7 +57,8 @@ def _recorded(record: dict[str, Any]) -> datetime | None:
 def _chosen(
     run: Invocation, since: str | None, until: str | None, event: str | None, key: str | None
 ) -> Iterator[dict[str, Any]]:
-    first, last = _time(since), _time(until, end_of_day=True)
+    first = None if since is None else typed_time(since)
+    last = None if until is None else typed_time(until, end_of_day=True)
     operations: set[str] = set()  # of the key: a result does not name it
     for record in audit_trail.records(run.installation()):
         at = _recorded(record)

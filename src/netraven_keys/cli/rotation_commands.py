@@ -65,6 +65,8 @@ def add_to(group: click.Group) -> None:
             show.as_json(found.to_json())
         else:
             print_census(found)
+            if found.line is not None:
+                show.note(f"on the record as line {found.line}; netraven-keys audit prove {found.line}")
         return 3 if any(key_census.findings for key_census in found.keys) else 0
 
     @verb(group, "verify")

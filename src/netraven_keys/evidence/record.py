@@ -1,0 +1,234 @@
+"""What the audit lines of a period say was done: acts, rotations, exceptions. Pure.
+
+Everything here follows from the lines alone, so whoever has them can make it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_COMMON = frozenset(("seq", "at", "event", "phase", "outcome", "operation", "who", "keyring_id", "epoch"))
+# What is recorded once it is known, without an intent before.
+_FACTS = frozenset(("census", "backup.drilled", "audit.torn_line_dropped"))
+_UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True)
+class Act:
+    """One thing that was done: `line` is its first, `last` the one with its result. `said` are the members of its
+    intent, `found` those of its result. `outcome` is `unfinished` where no result came."""
+
+    line: int
+    last: int
+    at: str
+    ended_at: str
+    event: str
+    who: str
+    outcome: str
+    said: Mapping[str, Any] = field(default_factory=dict)
+    found: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def month(self) -> str:
+        return (self.ended_at or self.at)[:7]
+
+
+def acts_of(records: Iterable[tuple[int, Mapping[str, Any]]]) -> list[Act]:
+    """In the order of their beginnings. `records` are lines with their numbers. A result whose intent is not among
+    them was begun before: its act begins with it."""
+    acts: dict[str, Act] = {}
+    for number, record in records:
+        at, event, who = (str(record.get(name, "")) for name in ("at", "event", "who"))
+        members = {name: value for name, value in record.items() if name not in _COMMON}
+        operation = str(record.get("operation"))
+        if record.get("phase") == "intent":
+            acts[operation] = Act(number, number, at, "", event, who, _UNFINISHED, said=members)
+            continue
+        outcome = str(record.get("outcome", "done"))
+        begun = acts.get(operation)
+        line, began = (number, at) if begun is None else (begun.line, begun.at)
+        said = {} if begun is None else begun.said
+        acts[operation] = Act(line, number, began, at, event, who, outcome, said, members)
+    return list(acts.values())
+
+
+# --- rotations ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """A version that took the place of another, as far as the period shows it. `census` is the last count made for
+    it, of each target; `began_at` is empty where it began before the period, `ended_at` where no end is recorded."""
+
+    key: str
+    to_version: int
+    began_at: str
+    activated_at: str
+    ended_at: str
+    who: str
+    reason: str
+    forced_by_compromise: bool
+    re_encrypted: int
+    quarantined: int
+    complete: bool
+    census: Sequence[Mapping[str, Any]]
+    lines: tuple[int, int]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "to_version": self.to_version,
+            "began_at": self.began_at or None,
+            "activated_at": self.activated_at or None,
+            "ended_at": self.ended_at or None,
+            "who": self.who,
+            "reason": self.reason,
+            "forced_by_compromise": self.forced_by_compromise,
+            "re_encrypted": self.re_encrypted,
+            "quarantined": self.quarantined,
+            "complete": self.complete,
+            "census": [dict(one) for one in self.census],
+            "lines": list(self.lines),
+        }
+
+
+@dataclass
+class _Going:
+    staged: Act | None = None
+    activated: Act | None = None
+    sweeps: list[Act] = field(default_factory=list)
+    ended: Act | None = None
+
+
+def rotations_of(acts: Iterable[Act]) -> list[Rotation]:
+    """The first version of a key replaces nothing, and is no rotation."""
+    going: dict[tuple[str, int], _Going] = {}
+    staged: dict[str, Act] = {}
+    for act in acts:
+        if act.outcome == "failed" and act.event != "reencryption":
+            continue
+        key = str(act.said.get("key", ""))
+        if act.event == "version.staged":
+            staged[key] = act
+        elif act.event == "version.activated" or (act.event == "version.compromised" and act.said.get("replacement")):
+            number = _number(act.said.get("replacement") or act.said.get("version"))
+            one = going.setdefault((key, number), _Going())
+            one.staged, one.activated = staged.pop(key, None), act
+        elif act.event == "reencryption":
+            one = going.setdefault((key, _number(act.said.get("to_version"))), _Going())
+            if one.ended is None:
+                one.sweeps.append(act)
+        elif act.event == "rotation.ended":
+            one = going.setdefault((key, _number(act.said.get("version"))), _Going())
+            one.ended = act
+    return [
+        _rotation(key, number, one)
+        for (key, number), one in going.items()
+        if number > 1 and (one.activated is not None or one.ended is not None)
+    ]
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _rotation(key: str, number: int, one: _Going) -> Rotation:
+    acts = [act for act in (one.staged, one.activated, *one.sweeps, one.ended) if act is not None]
+    first = acts[0]
+    proof = next((act for act in reversed(one.sweeps) if "census" in act.found), None)
+    return Rotation(
+        key=key,
+        to_version=number,
+        began_at=first.at if one.staged is not None or one.activated is not None else "",
+        activated_at="" if one.activated is None else one.activated.ended_at or one.activated.at,
+        ended_at="" if one.ended is None else one.ended.ended_at or one.ended.at,
+        who=first.who,
+        reason=str(first.said.get("reason", "")),
+        forced_by_compromise=one.activated is not None and one.activated.event == "version.compromised",
+        re_encrypted=sum(_number(sweep.found.get("re_encrypted")) for sweep in one.sweeps),
+        quarantined=0 if proof is None else _number(proof.found.get("quarantined")),
+        complete=one.ended is not None and proof is not None and proof.outcome == "done",
+        census=() if proof is None else tuple(proof.found["census"]),
+        lines=(min(act.line for act in acts), max(act.last for act in acts)),
+    )
+
+
+# --- exceptions -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Exceptional:
+    """What an auditor will ask about; `line` is None where no line says it."""
+
+    text: str
+    line: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"text": self.text, "line": self.line}
+
+
+def exceptions_of(acts: Iterable[Act]) -> list[Exceptional]:
+    """What went wrong or is out of the ordinary, in the order in which it happened."""
+    found: list[Exceptional] = []
+    for act in acts:
+        text = _exceptional(act)
+        if text:
+            found.append(Exceptional(f"{text} ({about(act)})" if about(act) else text, act.line))
+    return found
+
+
+def _exceptional(act: Act) -> str:
+    named = {
+        "version.compromised": "a version was marked as compromised",
+        "keyring.restored": "the keyring was restored from a backup",
+        "keyring.rekeyed": "the keyring was rekeyed",
+        "key.exported": "versions left in a sealed export",
+        "key.imported": "versions that were made elsewhere were imported",
+        "audit.torn_line_dropped": "a line that a crash cut short was dropped",
+    }
+    ended = {
+        "failed": f"{act.event} failed",
+        "incomplete": f"{act.event} ended incomplete",
+        "recovered": f"{act.event} was interrupted, and recovered later",
+        _UNFINISHED: f"{act.event} had no result by the end of the period",
+    }
+    if act.event == "reencryption" and act.outcome == "done" and _number(act.found.get("quarantined")):
+        return "a sweep left values in quarantine"
+    return ended.get(act.outcome) or named.get(act.event, "")
+
+
+def about(act: Act) -> str:
+    """What an act was about, in one line: its own members, without the counts of a census."""
+    members = {**act.said, **{name: value for name, value in act.found.items() if name != "census"}}
+    return ", ".join(f"{name} {_spelled(value)}" for name, value in members.items() if value not in ("", [], None))
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+# --- cryptoperiods --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Use:
+    """How long a version was the one that encrypts. `until` is empty where it still was when the period ended."""
+
+    version: int
+    since: str
+    until: str
+    days: int
+    too_long: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "since": self.since,
+            "until": self.until or None,
+            "days": self.days,
+            "too_long": self.too_long,
+        }

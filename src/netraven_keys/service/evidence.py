@@ -1,0 +1,190 @@
+"""`report`: the evidence of a period, signed; and whether a report is what was signed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from netraven_keys.audit.checkpoint import Checkpoint, NotACheckpoint, key_id, origin_of, read_verifier_key, signed_note
+from netraven_keys.audit.log import Leaves
+from netraven_keys.audit.span import Span, span_of
+from netraven_keys.errors import AuditBroken, NotInitialised, UsageError
+from netraven_keys.evidence import inventory, record
+from netraven_keys.evidence.statement import NotEvidence, envelope, lines_of, read_envelope, statement
+from netraven_keys.keyring.opened import OwnedKeyring, fingerprint
+from netraven_keys.keyring.spelling import spell_time
+from netraven_keys.service import audit_trail
+from netraven_keys.service.checkpoints import check_log
+from netraven_keys.service.installation import Installation
+from netraven_keys.service.keyring_access import open_owned
+from netraven_keys.service.status import Status, status
+
+FORMAT = "netraven-keys-evidence-1"
+
+
+@dataclass(frozen=True)
+class Period:
+    """From `start` on, up to and without `end`; both with a time zone."""
+
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """`payload` is what `envelope` signs, `predicate` the report in it."""
+
+    predicate: dict[str, Any]
+    payload: bytes
+    envelope: bytes
+
+
+def gather(inst: Installation, period: Period, software: str) -> Evidence:
+    """Counts nothing anew and changes nothing. Raises AuditBroken where the log is not whole: there is no evidence
+    then; UsageError for a period without a beginning; and what opening the keyring raises."""
+    now = inst.clock.now()
+    if period.start >= min(period.end, now):
+        raise UsageError(
+            "the period ends before it begins, or begins in the future",
+            remedy="Give --from before --to, as --from 2026-01-01 --to 2026-12-31.",
+        )
+    period = Period(period.start, min(period.end, now))
+    document = inst.store.load()
+    owned = open_owned(inst)
+    whole = audit_trail.verify(inst, None, ())
+    if whole.examined.findings:
+        raise AuditBroken(
+            f"the audit log is not whole, so it is no evidence: {whole.examined.findings[0].text}",
+            remedy="`netraven-keys audit verify` names the lines.",
+        )
+    leaves = check_log(inst, owned.keyring)
+    if not leaves.size or document is None:
+        raise NotInitialised("the audit log has no line yet")
+    lines = audit_trail.lines_of(inst)[: leaves.size]
+    span = _span(lines, period)
+    if span.root() != leaves.root:
+        raise AuditBroken("the audit log changed while it was read", remedy="Run the command again.")
+    note, key_name = _signed_checkpoint(owned, leaves)
+    predicate = _predicate(inst, owned, status(inst), span, period, software)
+    predicate["log"] = {"checkpoint": note, "checkpoints_kept": whole.checkpoints, **span.to_json()}
+    digest = hashlib.sha256(b"".join(line + b"\n" for line in lines)).hexdigest()
+    subjects = {
+        f"the first {leaves.size} lines of the audit log": digest,
+        "keyring.json": hashlib.sha256(document).hexdigest(),
+    }
+    payload = statement(predicate, subjects)
+    return Evidence(predicate, payload, envelope(payload, key_name, owned.sign_audit))
+
+
+def _signed_checkpoint(owned: OwnedKeyring, leaves: Leaves) -> tuple[str, str]:
+    """A note over the log as it is, and the name of the key that signed it."""
+    public = owned.keyring.audit_key
+    origin = origin_of(owned.keyring.keyring_id, leaves.hashes[:32])
+    point = Checkpoint(origin, leaves.size, leaves.root)
+    note = signed_note(point, public, owned.sign_audit).decode("utf-8")
+    return note, f"{origin}+{key_id(origin, public).hex()}"
+
+
+def _span(lines: Sequence[bytes], period: Period) -> Span:
+    """From the first line of the period to its last, with all between them, whatever a clock said there."""
+    inside = [number for number, line in enumerate(lines) if _is_in(json.loads(line), period)]
+    first, end = (inside[0], inside[-1] + 1) if inside else (len(lines), len(lines))
+    return span_of(lines, first, end)
+
+
+def _is_in(line: dict[str, Any], period: Period) -> bool:
+    return period.start <= datetime.fromisoformat(line["at"].replace("Z", "+00:00")) < period.end
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def _predicate(
+    inst: Installation, owned: OwnedKeyring, found: Status, span: Span, period: Period, software: str
+) -> dict[str, Any]:
+    keyring = owned.keyring
+    acts = acts_in(span)
+    intervals = {name: policy.rotation_interval_days for name, policy in inst.policies.items()}
+    uses = {k.name: inventory.uses_of(k, intervals.get(k.name), period.start, period.end) for k in keyring.keys}
+    counted = {key.name: {v.number: v.values for v in key.versions} for key in found.keys}
+    exceptions = [*record.exceptions_of(acts), *_without(inst, acts)]
+    exceptions += [record.Exceptional(text) for text in inventory.too_long(uses, intervals)]
+    return {
+        "format": FORMAT,
+        "period": {"from": spell_time(period.start), "to": spell_time(period.end)},
+        "made": {"at": spell_time(inst.clock.now()), "by": inst.who, "software": software},
+        "keyring": {
+            "id": keyring.keyring_id,
+            "fingerprint": fingerprint(keyring.signing_key),
+            "epoch": keyring.epoch,
+            "created_at": spell_time(keyring.created_at),
+            "place": inst.store.place,
+        },
+        "keys": [
+            inventory.key_json(key, inst.policies.get(key.name), counted.get(key.name, {})) for key in keyring.keys
+        ],
+        "cryptoperiods": {name: [use.to_json() for use in found] for name, found in uses.items()},
+        "slots": inventory.slots_json(keyring),
+        "targets": [
+            {"name": managed.name, "key": managed.rules.key, "accepts": list(managed.rules.accept)}
+            for managed in inst.targets
+        ],
+        "backups": {
+            "before_use": inst.backup_policy.gate,
+            "place": found.backups.place,
+            "kept": len(found.backups.good),
+            "newest": found.backups.to_json()["newest"],
+            "drill_every_days": inst.backup_policy.drill_every_days,
+        },
+        "rotations": [rotation.to_json() for rotation in record.rotations_of(acts)],
+        "exceptions": [one.to_json() for one in exceptions],
+        "findings": [{"text": wrong.message, "command": wrong.command} for wrong in found.wrong],
+        "notices": list(found.notices),
+    }
+
+
+def _without(inst: Installation, acts: Iterable[record.Act]) -> list[record.Exceptional]:
+    """What should be on the record of a period and is not."""
+    good = {act.event for act in acts if act.outcome in ("done", "recovered")}
+    found: list[record.Exceptional] = []
+    if inst.backup_policy.gate and "backup.drilled" not in good:
+        found.append(record.Exceptional("no backup was drilled with success in the period"))
+    if inst.targets and not good & {"census", "reencryption"}:
+        found.append(record.Exceptional("nothing was counted in the period"))
+    return found
+
+
+def acts_in(span: Span) -> list[record.Act]:
+    numbered = enumerate(span.lines, span.first)
+    return record.acts_of((number, json.loads(line)) for number, line in numbered)
+
+
+# --- is it what was signed? -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Genuine:
+    """What the key has signed. `span` are the lines of the log in it."""
+
+    predicate: dict[str, Any]
+    payload: bytes
+    span: Span
+
+
+def read(content: bytes, verifier_key: str) -> Genuine:
+    """By the verifier key alone. Raises UsageError for no key, AuditBroken for what it has not signed."""
+    try:
+        origin, public = read_verifier_key(verifier_key)
+    except NotACheckpoint as problem:
+        raise UsageError(
+            f"the key given cannot be used: {problem}", remedy="Give what `netraven-keys audit key` printed: --key."
+        ) from None
+    try:
+        payload, predicate = read_envelope(content, public)
+        return Genuine(predicate, payload, lines_of(predicate, public, origin))
+    except NotEvidence as problem:
+        raise AuditBroken(f"this report proves nothing: {problem}", remedy="Ask for a new one.") from None
