@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 
-from netraven_keys.service.sweeping import SweepOfKey
+from netraven_keys import wiring
+from netraven_keys.config.world import World
+from netraven_keys.service import compromise
+from netraven_keys.service.sweeping import Stage, SweepOfKey
 from netraven_keys.storage.directory import DirectoryStore
 from tests.site import Site
 
@@ -53,6 +56,25 @@ def test_the_primary_is_replaced_and_emptied_and_every_value_is_listed(site: Sit
     assert (found["perhaps"], found["open"], found["why"]) == (0, 20, "laptop stolen")
     assert site.plaintexts() == truth
     assert site.ok("rotate").status == 0
+
+
+def test_what_leaked_is_carried_before_what_is_merely_old(site: Site) -> None:
+    """Five values under v1, which nobody carried on, and five under v2, which leaks."""
+    site.credentials(5)
+    for step in (("stage", "credentials"), ("activate", "credentials", "v2")):
+        site.ok("keys", *step, *WHY)
+    site.add_credentials(5, prefix="a")  # before the others in the order of the table
+    with site.world():
+        inst = wiring.installation(str(site.config), World.present(), prompt=lambda label, twice: None)
+        try:
+            stages = [e for e in compromise.compromise(inst, "credentials", 2, "leaked") if isinstance(e, Stage)]
+        finally:
+            inst.close()
+    titles = [stage.title for stage in stages if stage.title.startswith("re-encrypting")]
+    assert titles == ["re-encrypting v2 of credentials-password", "re-encrypting credentials-password"]
+    assert [stage.total for stage in stages if stage.title == titles[0]] == [5]
+    (census,) = site.ok("census", "--json").json["targets"]
+    assert census["versions"] == {"v3": 10}
 
 
 def test_activation_and_mark_are_one_save(sqlite_site: Site) -> None:

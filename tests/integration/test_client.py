@@ -250,3 +250,38 @@ def test_another_keyring_in_its_place_is_not_taken_for_the_same(sqlite_site: Sit
     with pytest.raises((KeyringUnreadable, RolledBack)):
         keys.encrypt("credentials", "x", **PLACE)
     assert keys.decrypt(token, **PLACE) == b"x"
+
+
+# --- a version that somebody may know -------------------------------------------------------------
+
+
+def test_reads_under_a_compromised_version_are_counted_and_said(
+    sqlite_site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqlite_site.credentials(1)
+    [old] = sqlite_site.values().values()
+    keys = sqlite_site.client()
+    sqlite_site.ok("compromise", "credentials", "v1", "--reason", "stolen")
+    [new] = sqlite_site.values().values()
+    keys.decrypt(new, **PLACE)  # takes in the keyring that says so
+    for _ in range(5):
+        assert keys.decrypt(old, **PLACE).startswith(b"secret 0")
+    assert keys.compromised_uses() == {("credentials", 1): 5}
+    said = [record.getMessage() for record in caplog.records if record.name == "netraven_keys.client"]
+    assert [message.rsplit(" ", 1)[1] for message in said] == ["1", "2", "4"]
+    assert all("credentials v1" in message and "secret" not in message for message in said)
+
+
+def test_no_read_goes_uncounted_between_threads(sqlite_site: Site) -> None:
+    sqlite_site.credentials(1)
+    [old] = sqlite_site.values().values()
+    sqlite_site.ok("compromise", "credentials", "v1", "--reason", "stolen")
+    keys = sqlite_site.client()
+    threads = [
+        threading.Thread(target=lambda: [keys.decrypt(old, **PLACE) for _ in range(200)] and None) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert keys.compromised_uses() == {("credentials", 1): 800}

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from netraven_keys.client.settings import ClientSettings, Column, read_client_settings
+from netraven_keys.client.uses import CompromisedUses, compromised_versions
 from netraven_keys.config.master_keys import MasterKey, master_key_from, nobody
 from netraven_keys.config.world import World
 from netraven_keys.crypto import token as tokens
@@ -48,6 +49,7 @@ class _Snapshot:
 
     opened: OpenedKeyring
     stamp: Stamp | None
+    compromised: frozenset[tuple[str, int]]
     readers: dict[tuple[str, str, str, bool], ValueReader] = field(default_factory=dict)
     writers: dict[tuple[str, str, str, bool], Writer] = field(default_factory=dict)
 
@@ -89,6 +91,7 @@ class ApplicationKeyring:
         self._settings = settings
         self._store = DirectoryStore(settings.key_path, group_may_read=True)
         self._lock = threading.Lock()
+        self._uses = CompromisedUses()
         self._trouble: tuple[type[NetravenKeysError], str, str | None] | None = None
         self._snapshot = self._load()
         self._looked_at = time.monotonic()
@@ -102,6 +105,10 @@ class ApplicationKeyring:
     def epoch(self) -> int:
         """The epoch of the keyring as this process knows it."""
         return self._snapshot.opened.keyring.epoch
+
+    def compromised_uses(self) -> dict[tuple[str, int], int]:
+        """How often this process has read a value under a compromised version, by key and version."""
+        return self._uses.counts()
 
     # --- what an application calls ----------------------------------------------------------------
 
@@ -147,7 +154,10 @@ class ApplicationKeyring:
         if reader is None:
             reader = ValueReader(snapshot.opened, key, declared.place, accept=declared.accept, former=declared.former)
             snapshot.readers[place] = reader
-        return reader.open(token, row).plaintext.expose()
+        found = reader.open(token, row)
+        if found.version is not None and (key, found.version) in snapshot.compromised:
+            self._uses.count(key, found.version)
+        return found.plaintext.expose()
 
     def _column(self, table: str, column: str, row: Row | None) -> Column:
         """The declared column, or a plain one of no particular key."""
@@ -207,7 +217,7 @@ class ApplicationKeyring:
         opened = open_document(document, self._settings.master_keys)
         if self._settings.production and opened.slot.origin == Origin.DEVELOPMENT:
             raise ForbiddenSecret("the keyring opens with a development secret, which production does not allow")
-        return _Snapshot(opened, stamp)
+        return _Snapshot(opened, stamp, compromised_versions(opened.keyring))
 
     def _present(self) -> _Snapshot:
         if time.monotonic() - self._looked_at >= _LOOK_EVERY:
@@ -261,6 +271,7 @@ def _after_fork(reference: weakref.ref[ApplicationKeyring]) -> None:
     keyring = reference()
     if keyring is not None:
         keyring._lock = threading.Lock()
+        keyring._uses.after_fork()
 
 
 def _encoded(plaintext: str | bytes) -> bytes:

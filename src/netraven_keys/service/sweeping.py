@@ -100,6 +100,7 @@ class SweepOfKey:
         )
         self._cancel_destructions()
         try:
+            yield from self._compromised_first()
             for checked in self._checked:
                 yield from self._pass(checked, "re-encrypting", checked.plan(self._primary.number).to_rewrite)
             swept = self._inst.clock.monotonic()
@@ -136,11 +137,23 @@ class SweepOfKey:
 
     # --- one pass ---------------------------------------------------------------------------------
 
-    def _pass(self, checked: Checked, title: str, total: int) -> Generator[Event, None, None]:
+    def _compromised_first(self) -> Generator[Event, None, None]:
+        """What somebody may know goes before what is merely old, in every target."""
+        versions = [v for v in self._key.versions if v.was_compromised and v.number != self._primary.number]
+        for checked in self._checked:
+            for version in versions:
+                if count := checked.census.versions.get(version.number, 0):
+                    only = Selection(only=prefix_of(version, binary=checked.facts.binary))
+                    yield from self._pass(checked, f"re-encrypting v{version.number} of", count, only)
+
+    def _pass(
+        self, checked: Checked, title: str, total: int, selection: Selection | None = None
+    ) -> Generator[Event, None, None]:
         managed = checked.managed
-        prefix = prefix_of(self._primary, binary=checked.facts.binary)
-        # With former names a current value may still be bound to one of them, so all are looked at.
-        selection = EVERYTHING if managed.rules.former else Selection(but_not=(prefix,))
+        if selection is None:
+            prefix = prefix_of(self._primary, binary=checked.facts.binary)
+            # With former names a current value may still be bound to one of them, so all are looked at.
+            selection = EVERYTHING if managed.rules.former else Selection(but_not=(prefix,))
         yield Stage(self._key.name, f"{title} {managed.name}", total)
         sweep = Sweep(
             target=managed.target,
