@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.faults import Fault
+from netraven_keys.scheduling.alarms import Notice, Told
 from netraven_keys.scheduling.state import ScheduleState
 
 RowKey = tuple[Any, ...]
@@ -216,6 +217,23 @@ class Hooks(Protocol):
 
     def faults(self) -> list[Fault]:
         """Programs that could not be started. Runs none."""
+        ...
+
+
+class Channel(Protocol):
+    """Where alarms are told: a webhook, mail. `place` is for people, and without a secret."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def place(self) -> str: ...
+
+    def tell(self, notice: Notice) -> Told:
+        """Within its time limit. Never raises for what is wrong with the channel; that is in the result."""
+        ...
+
+    def faults(self) -> list[Fault]:
+        """What is set up wrongly, as far as that can be told without sending anything."""
         ...
 
 

@@ -61,6 +61,7 @@ class Scene:
             all_master_keys=lambda: [master_key],
             legacy_keys=dict,
             hooks=NoHooks(),
+            channels=[],
             backups=MemoryBackups(),
             sealer=AgeSealer(lambda: None, [RECIPIENT]),
             backup_policy=BackupPolicy(gate=True, keep=5, max_age_days=None, every_days=7, drill_every_days=None),

@@ -25,8 +25,8 @@ def add_to(group: click.Group) -> None:
     def doctor(run: Invocation) -> int:
         """Look at everything and say what is wrong.
 
-        Settings, secrets, files, keyring, targets, schedule, hooks: each finding with the command that
-        mends it. Changes nothing. Exit 3 when there is an error among them, 78 when it is in the settings.
+        Settings, secrets, files, keyring, targets, schedule, hooks, alarms: each finding with the command
+        that mends it. Changes nothing. Exit 3 when there is an error among them, 78 when it is in the settings.
         """
         findings, status = _examined(run)
         if run.json:

@@ -65,6 +65,7 @@ def examine(inst: Installation) -> list[Finding]:
         ("targets", _targets),
         ("backups", _backups),
         ("hooks", _hooks),
+        ("alarms", _channels),
     )
     found: list[Finding] = []
     for subject, check in checks:
@@ -112,6 +113,11 @@ def _backups(inst: Installation) -> Iterator[Finding]:
 
 def _hooks(inst: Installation) -> Iterator[Finding]:
     yield from _as_findings("hooks", inst.hooks.faults())
+
+
+def _channels(inst: Installation) -> Iterator[Finding]:
+    for channel in inst.channels:
+        yield from _as_findings(f"alarms by {channel.name}", channel.faults())
 
 
 def _as_findings(subject: str, faults: Iterable[Fault]) -> Iterator[Finding]:

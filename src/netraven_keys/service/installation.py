@@ -10,6 +10,7 @@ from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import UnknownKey, UnknownTarget
 from netraven_keys.ports import (
     BackupStore,
+    Channel,
     Clock,
     Database,
     EpochRows,
@@ -76,6 +77,7 @@ class Installation:
     all_master_keys: Callable[[], Sequence[MasterKey]]
     legacy_keys: Callable[[], Mapping[tuple[str, str], SecretBytes]]
     hooks: Hooks
+    channels: Sequence[Channel]
     backups: BackupStore
     sealer: Sealer
     backup_policy: BackupPolicy
