@@ -221,7 +221,7 @@ class Hooks(Protocol):
 
 
 class Channel(Protocol):
-    """Where alarms are told: a webhook, mail. `place` is for people, and without a secret."""
+    """Where alarms are told: a webhook, mail. `place` is for people and without a secret; `faults` sends nothing."""
 
     @property
     def name(self) -> str: ...
@@ -232,9 +232,7 @@ class Channel(Protocol):
         """Within its time limit. Never raises for what is wrong with the channel; that is in the result."""
         ...
 
-    def faults(self) -> list[Fault]:
-        """What is set up wrongly, as far as that can be told without sending anything."""
-        ...
+    def faults(self) -> list[Fault]: ...
 
 
 # --- targets --------------------------------------------------------------------------------------
@@ -313,6 +311,7 @@ class TargetFacts:
     update_triggers: tuple[str, ...]
     values: int  # that are not NULL
     widening: str = ""  # the command that makes the column wide enough for anything
+    notes: tuple[str, ...] = ()  # only to be known
 
 
 class Target(Protocol):

@@ -31,6 +31,7 @@ from netraven_keys.storage.checkpoints import CheckpointDirectory
 from netraven_keys.storage.directory import DirectoryStore
 from netraven_keys.storage.exposures import ExposureDirectory
 from netraven_keys.storage.schedule import ScheduleDirectory
+from netraven_keys.storage.volumes import volumes
 from netraven_keys.targets.discovery import Discovery
 from netraven_keys.targets.engines import make_engine, printable, same_place
 from netraven_keys.targets.epoch_table import EpochTable
@@ -143,6 +144,16 @@ def assemble(
             max_age_days=rotation.backup.max_age_days,
             every_days=rotation.backup.every_days,
             drill_every_days=rotation.backup.drill_every_days,
+        ),
+        volumes=lambda: tuple(
+            volumes(
+                {
+                    "key directory": Path(rotation.key_path),
+                    "audit log": Path(settings.audit.path),
+                    "audit checkpoints": Path(settings.audit.checkpoint_path),
+                    "backups": Path(rotation.backup.backup_path),
+                }
+            )
         ),
         automatic_rotation=rotation.automatic_rotation,
         timetable=settings.tasks.key_rotation.schedule.timetable(),

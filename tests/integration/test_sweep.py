@@ -65,6 +65,7 @@ class Scene:
             backups=MemoryBackups(),
             sealer=AgeSealer(lambda: None, [RECIPIENT]),
             backup_policy=BackupPolicy(gate=True, keep=5, max_age_days=None, every_days=7, drill_every_days=None),
+            volumes=list,
             automatic_rotation=True,
             timetable=Timetable("0 1 * * MON", "UTC"),
             propagation_seconds=0,

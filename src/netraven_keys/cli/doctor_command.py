@@ -15,7 +15,8 @@ from netraven_keys.config import startup
 from netraven_keys.config.settings import Loaded, load_settings
 from netraven_keys.config.world import World
 from netraven_keys.errors import BadConfiguration, NetravenKeysError
-from netraven_keys.service.doctor import Finding, Severity, examine, of_error, ordered
+from netraven_keys.service.doctor import examine
+from netraven_keys.service.finding import Finding, Severity, of_error, ordered
 
 
 def add_to(group: click.Group) -> None:

@@ -26,6 +26,7 @@ from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.scheduling.timetable import Timetable
 from netraven_keys.storage.checkpoints import CheckpointDirectory
+from netraven_keys.storage.volumes import Volume
 
 # The longest time an application may go on with a keyring that was replaced (DESIGN section 9).
 PUBLISHED_STALENESS_SECONDS = 1.0
@@ -81,6 +82,7 @@ class Installation:
     backups: BackupStore
     sealer: Sealer
     backup_policy: BackupPolicy
+    volumes: Callable[[], Sequence[Volume]]
     automatic_rotation: bool
     timetable: Timetable
     propagation_seconds: float

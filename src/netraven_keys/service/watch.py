@@ -15,7 +15,8 @@ from netraven_keys.errors import Busy
 from netraven_keys.logs import events
 from netraven_keys.logs.writing import Emit
 from netraven_keys.scheduling.alarms import Alarm, changes
-from netraven_keys.service.doctor import Severity, examine
+from netraven_keys.service.doctor import examine
+from netraven_keys.service.finding import Severity
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.telling import tell
 
