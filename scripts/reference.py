@@ -102,7 +102,7 @@ def _setting_rows(path: tuple[str, ...], field: FieldInfo) -> Iterator[tuple[str
         )
     if len(models) == 1:
         for name, member in models[0].model_fields.items():
-            yield from _setting_rows((*member_path, name), member)
+            yield from _setting_rows((*member_path, member.alias or name), member)
     else:
         yield from _alternative_rows(member_path, models)
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.faults import Fault
+from netraven_keys.scheduling.alarms import Notice, Told
 from netraven_keys.scheduling.state import ScheduleState
 
 RowKey = tuple[Any, ...]
@@ -219,6 +220,21 @@ class Hooks(Protocol):
         ...
 
 
+class Channel(Protocol):
+    """Where alarms are told: a webhook, mail. `place` is for people and without a secret; `faults` sends nothing."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def place(self) -> str: ...
+
+    def tell(self, notice: Notice) -> Told:
+        """Within its time limit. Never raises for what is wrong with the channel; that is in the result."""
+        ...
+
+    def faults(self) -> list[Fault]: ...
+
+
 # --- targets --------------------------------------------------------------------------------------
 
 
@@ -295,6 +311,7 @@ class TargetFacts:
     update_triggers: tuple[str, ...]
     values: int  # that are not NULL
     widening: str = ""  # the command that makes the column wide enough for anything
+    notes: tuple[str, ...] = ()  # only to be known
 
 
 class Target(Protocol):

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Engine
 from netraven_keys.audit.log import AuditLog
 from netraven_keys.config import backups, startup
 from netraven_keys.config import settings as config
+from netraven_keys.config.channels import channels
 from netraven_keys.config.master_keys import Prompt, master_key_from
 from netraven_keys.config.settings import Loaded, load_settings
 from netraven_keys.config.world import World, read_secret_file, who
@@ -30,6 +31,7 @@ from netraven_keys.storage.checkpoints import CheckpointDirectory
 from netraven_keys.storage.directory import DirectoryStore
 from netraven_keys.storage.exposures import ExposureDirectory
 from netraven_keys.storage.schedule import ScheduleDirectory
+from netraven_keys.storage.volumes import volumes
 from netraven_keys.targets.discovery import Discovery
 from netraven_keys.targets.engines import make_engine, printable, same_place
 from netraven_keys.targets.epoch_table import EpochTable
@@ -88,7 +90,8 @@ def assemble(
 
     `engines` are kept by whoever assembles again and again: SQLAlchemy remembers dialects for ever, so that
     a new engine for each run would grow the process. Closing an installation closes their connections.
-    `alive` is called every few seconds while a hook runs. `sealer` takes the place of the settings' own.
+    `alive` is called every few seconds while a hook runs or an alarm is told. `sealer` takes the place of the
+    settings' own.
     """
     settings = loaded.settings
     engines = {} if engines is None else engines
@@ -132,6 +135,7 @@ def assemble(
             environment=world.harmless(),
             alive=alive,
         ),
+        channels=channels(settings.alarms, world, alive=alive),
         backups=BackupDirectory(Path(rotation.backup.backup_path)),
         sealer=sealer or backups.sealer(rotation.backup, world),
         backup_policy=BackupPolicy(
@@ -140,6 +144,16 @@ def assemble(
             max_age_days=rotation.backup.max_age_days,
             every_days=rotation.backup.every_days,
             drill_every_days=rotation.backup.drill_every_days,
+        ),
+        volumes=lambda: tuple(
+            volumes(
+                {
+                    "key directory": Path(rotation.key_path),
+                    "audit log": Path(settings.audit.path),
+                    "audit checkpoints": Path(settings.audit.checkpoint_path),
+                    "backups": Path(rotation.backup.backup_path),
+                }
+            )
         ),
         automatic_rotation=rotation.automatic_rotation,
         timetable=settings.tasks.key_rotation.schedule.timetable(),

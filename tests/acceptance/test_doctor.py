@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from netraven_keys.config.settings import load_settings
 from netraven_keys.config.world import World
 from netraven_keys.masterkeys import generated
 from netraven_keys.service import rotate
+from netraven_keys.service.doctor import examine
+from netraven_keys.service.finding import Finding, Severity
 from netraven_keys.service.initialise import initialise
+from netraven_keys.storage.volumes import Volume, volumes
 from netraven_keys.testing.clock import ManualClock
-from tests.site import Site, psycopg_url
+from tests.site import BACKUP_PASSWORD, IDENTITY, Site, psycopg_url
 
 Break = Callable[[Site], str]
 
@@ -322,5 +326,138 @@ def test_a_good_installation_has_no_error_and_doctor_changes_nothing(site: Site)
     before = {path: path.read_bytes() for path in site.directory.rglob("*") if path.is_file()}
     outcome = site.run("doctor")
     assert outcome.status == 0, outcome.text
-    assert "no error, 1 warning" in outcome.text
+    assert "no error, 2 warnings" in outcome.text  # keys and backups on one mount, which nobody ever opened
     assert {path: path.read_bytes() for path in site.directory.rglob("*") if path.is_file()} == before
+
+
+# --- what is to be done now and then --------------------------------------------------------------
+
+
+def seen_after(site: Site, **later: float) -> dict[str, Finding]:
+    """What doctor finds after so much time, by its subject and message."""
+    with site.world():
+        world = World.present()
+        loaded = load_settings(wiring.settings_path(None, world), world)
+        clock = ManualClock(datetime.now(UTC) + timedelta(**later))
+        inst = wiring.assemble(loaded, world, prompt=lambda label, twice: None, clock=clock, warn=lambda _: None)
+        try:
+            return {f"{found.subject}: {found.message}": found for found in examine(inst)}
+        finally:
+            inst.close()
+
+
+def only(found: dict[str, Finding], text: str) -> Finding:
+    (one,) = (finding for said, finding in found.items() if text in said)
+    return one
+
+
+def with_password(site: Site) -> None:
+    site.settings["security"]["key_rotation"]["backup"]["recipients"] = []
+    site.environment["NETRAVEN_BACKUP_PASSWORD"] = BACKUP_PASSWORD
+    site.write_settings()
+
+
+def test_backups_that_nobody_ever_opened(sqlite_site: Site, tmp_path: Path) -> None:
+    sqlite_site.credentials(3)
+    found = only(seen_after(sqlite_site), "no backup was ever opened")
+    assert found.severity is Severity.WARNING
+    identity = tmp_path / "identity"
+    identity.write_text(f"{IDENTITY}\n")
+    identity.chmod(0o600)
+    run_command(sqlite_site, found.command.replace("FILE", str(identity)))
+    assert not any("no backup was ever opened" in said or "drill" in said for said in seen_after(sqlite_site))
+    old = only(seen_after(sqlite_site, days=40), "the last drill is 40 days old; one is wanted every 30 days")
+    assert old.severity is Severity.WARNING  # this host cannot make one
+
+
+def test_a_drill_that_is_too_old_where_one_could_be_made(sqlite_site: Site) -> None:
+    with_password(sqlite_site)
+    sqlite_site.credentials(3)
+    assert not any("drill" in said for said in seen_after(sqlite_site, days=37))
+    assert only(seen_after(sqlite_site, days=40), "no drill was ever made").severity is Severity.ERROR
+    sqlite_site.ok("backup", "drill")
+    found = only(seen_after(sqlite_site, days=40), "the last drill is 40 days old")
+    assert (found.severity, found.command) == (Severity.ERROR, "netraven-keys backup drill")
+    backup = sqlite_site.settings["security"]["key_rotation"]["backup"]
+    backup["drill_every_days"] = None
+    sqlite_site.write_settings()
+    assert not any("drill" in said for said in seen_after(sqlite_site, days=400))
+
+
+def test_an_audit_log_that_no_checkpoint_covers(sqlite_site: Site) -> None:
+    sqlite_site.credentials(3)
+    (directory,) = (sqlite_site.directory / "checkpoints").iterdir()
+    notes = sorted(directory.glob("*.checkpoint"))
+    notes[-1].unlink()
+    assert not any("in no checkpoint" in said for said in seen_after(sqlite_site)), "a change may be under way"
+    found = only(seen_after(sqlite_site, hours=2), "lines of the audit log, since")
+    assert found.severity is Severity.WARNING
+    for note in notes[:-1]:
+        note.unlink()
+    assert mended(sqlite_site, "there is no checkpoint of the audit log")["command"] == "netraven-keys backup create"
+
+
+def test_log_and_checkpoints_on_one_volume_are_to_be_known(sqlite_site: Site) -> None:
+    sqlite_site.credentials(3)
+    assert only(seen_after(sqlite_site), "are on one volume").severity is Severity.NOTE
+
+
+@pytest.mark.parametrize(
+    ("free", "size", "severity"),
+    [(15, 1000, Severity.ERROR), (90, 1000, Severity.WARNING), (90, 500, None), (300, 100_000, None)],
+)
+def test_a_volume_that_runs_full(
+    sqlite_site: Site, monkeypatch: pytest.MonkeyPatch, free: int, size: int, severity: Severity | None
+) -> None:
+    sqlite_site.credentials(3)
+    volume = Volume("audit log", "/audit", 1, free * 2**20, size * 2**20)
+    monkeypatch.setattr(wiring, "volumes", lambda places: [volume])
+    found = [finding for said, finding in seen_after(sqlite_site).items() if "MiB left" in said]
+    assert [finding.severity for finding in found] == ([] if severity is None else [severity])
+
+
+def test_the_room_of_volumes_is_looked_up_where_the_directories_will_be(tmp_path: Path) -> None:
+    there, made_later = volumes({"a": tmp_path, "b": tmp_path / "x" / "y"})
+    assert there.device == made_later.device == tmp_path.stat().st_dev
+    assert 0 <= there.free <= there.size
+
+
+def test_values_under_a_version_that_is_to_go(site: Site) -> None:
+    site.credentials(4)
+    old = dict(site.values())
+    site.ok("rotate", "--force", "--reason", "test")
+    site.ok("compromise", "credentials", "v1", "--reason", "test")
+    site.run("compromise", "close", "credentials", "v1", "--all", "--reason", "test")
+    row, value = next(iter(old.items()))
+    site.execute("UPDATE credentials SET password = :p WHERE id = :i", [{"p": value, "i": row}])
+    site.run("census")
+    found = only(seen_after(site), "credentials v1 is compromised, and values are under it: 1")
+    assert (found.severity, found.command) == (Severity.ERROR, "netraven-keys reencrypt --key credentials")
+    run_command(site, found.command)
+    assert not any("and values are under it" in said for said in seen_after(site))
+
+
+def test_a_role_that_may_do_far_more(postgres_site: Site) -> None:
+    postgres_site.credentials(1)
+    found = only(seen_after(postgres_site), "is a superuser")
+    assert found.severity is Severity.NOTE
+    assert "SELECT and UPDATE" in found.remedy
+
+
+def test_a_role_that_may_not_read_the_primary_key(postgres_site: Site) -> None:
+    owner = postgres_site.url
+    postgres_site.execute("CREATE TABLE credentials (id INTEGER PRIMARY KEY, password TEXT)")
+    role = f"keys_{os.urandom(4).hex()}"
+    with psycopg.connect(psycopg_url(owner), autocommit=True) as connection:
+        connection.execute(f'CREATE ROLE "{role}" LOGIN')
+        connection.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        connection.execute(f'GRANT SELECT (password), UPDATE (password) ON credentials TO "{role}"')
+    try:
+        postgres_site.url = owner.replace("postgres:@", f"{role}:@", 1)
+        postgres_site.target("credentials", "password")
+        mended(postgres_site, "may not read the primary key of credentials (id)")
+        postgres_site.ok("init")
+        assert not any("is a superuser" in said for said in seen_after(postgres_site))
+    finally:
+        with psycopg.connect(psycopg_url(owner), autocommit=True) as connection:
+            connection.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')

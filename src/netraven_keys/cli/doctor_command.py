@@ -15,7 +15,8 @@ from netraven_keys.config import startup
 from netraven_keys.config.settings import Loaded, load_settings
 from netraven_keys.config.world import World
 from netraven_keys.errors import BadConfiguration, NetravenKeysError
-from netraven_keys.service.doctor import Finding, Severity, examine, of_error, ordered
+from netraven_keys.service.doctor import examine
+from netraven_keys.service.finding import Finding, Severity, of_error, ordered
 
 
 def add_to(group: click.Group) -> None:
@@ -25,8 +26,8 @@ def add_to(group: click.Group) -> None:
     def doctor(run: Invocation) -> int:
         """Look at everything and say what is wrong.
 
-        Settings, secrets, files, keyring, targets, schedule, hooks: each finding with the command that
-        mends it. Changes nothing. Exit 3 when there is an error among them, 78 when it is in the settings.
+        Settings, secrets, files, keyring, targets, schedule, hooks, alarms: each finding with the command
+        that mends it. Changes nothing. Exit 3 when there is an error among them, 78 when it is in the settings.
         """
         findings, status = _examined(run)
         if run.json:

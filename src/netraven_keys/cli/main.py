@@ -15,6 +15,7 @@ import click
 
 from netraven_keys import __version__
 from netraven_keys.cli import (
+    alarm_commands,
     audit_commands,
     backup_commands,
     compromise_commands,
@@ -59,6 +60,7 @@ for _commands in (
     rotation_commands,
     schedule_command,
     doctor_command,
+    alarm_commands,
     compromise_commands,
     audit_commands,
     report_commands,

@@ -127,11 +127,45 @@ def _once(run: Invocation, loaded: Loaded, notices: tuple[str, ...]) -> int:
     click.get_current_context().call_on_close(inst.close)
     try:
         result = follow(run_once(inst))
-    finally:
-        if loaded.settings.metrics_file is not None:
-            _publish(inst, loaded.settings.metrics_file, lambda e: show.note(f"warning: {e.path}: {e.why}"))
+    except BaseException as problem:
+        _after_one(inst, loaded, looks=isinstance(problem, Exception))
+        raise
     reported(run, result)
+    _after_one(inst, loaded, looks=True)
     return result.exit_status
+
+
+def _after_one(inst: Installation, loaded: Loaded, *, looks: bool) -> None:
+    """What only tells of the run changes neither its error nor its exit code."""
+    if loaded.settings.metrics_file is not None:
+        _publish(inst, loaded.settings.metrics_file, _note)
+    if not looks:
+        return
+    try:
+        watch(inst, _alarms(loaded), _note)
+    except NetravenKeysError as problem:
+        show.note(f"warning: not looked for what is wrong: {problem.message}")
+    except Exception as problem:  # noqa: BLE001  # the same; its message may hold anything
+        show.note(f"warning: not looked for what is wrong: an unexpected {type(problem).__name__}")
+
+
+def _note(event: events.LogEvent) -> None:
+    """What `schedule` would log and a person, or a journal, wants to see of one run."""
+    match event:
+        case events.AlarmBegan():
+            show.note(f"alarm: {event.subject}: {event.why}")
+        case events.AlarmEnded():
+            show.note(f"no alarm any more: {event.subject}: {event.why}")
+        case events.HookFailed():
+            show.note(f"warning: the {event.hook} hook {event.program} failed: {event.failure}")
+        case events.ChannelFailed():
+            show.note(f"warning: the alarm by {event.channel} ({event.place}): {event.failure}")
+        case events.FileNotWritten():
+            show.note(f"warning: {event.path}: {event.why}")
+
+
+def _alarms(loaded: Loaded) -> AlarmFile:
+    return AlarmFile(Path(loaded.settings.security.key_rotation.key_path) / "alarms.json")
 
 
 # --- in the foreground ----------------------------------------------------------------------------
@@ -177,11 +211,9 @@ def _serve(world: World, loaded: Loaded, notices: tuple[str, ...], stop: _Stop) 
             with opened() as inst:
                 _publish(inst, settings.metrics_file, emit)
 
-    alarms = AlarmFile(Path(settings.security.key_rotation.key_path) / "alarms.json")
-
     def look() -> None:
         with opened() as inst:
-            watch(inst, alarms, emit)
+            watch(inst, _alarms(loaded), emit)
 
     with opened() as inst:
         scheduler = Scheduler(opened, inst.schedule, inst.timetable, clock, inst.who, emit, beat, publish, look)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from click.shell_completion import get_completion_class
@@ -83,7 +84,7 @@ def _add_completion(group: click.Group) -> None:
 
 def _effective(loaded: Loaded) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
-    _flatten(loaded, loaded.settings.model_dump(), (), found)
+    _flatten(loaded, loaded.settings.model_dump(by_alias=True), (), found)
     return found
 
 
@@ -100,6 +101,9 @@ def _flatten(loaded: Loaded, value: Any, path: Path_, found: list[tuple[str, str
 
 def _masked(loaded: Loaded, value: Any, path: Path_) -> str:
     """What came from a variable may be a secret whatever its setting is called."""
+    if path == ("alarms", "webhook", "url"):
+        parts = urlsplit(value)
+        return f"{parts.scheme}://{parts.netloc}/***"
     if path[-1] == "url":
         return printable(value)
     if path in loaded.document.filled and isinstance(value, str):

@@ -13,16 +13,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from netraven_keys.config.alarms import Alarms, Mail, Webhook
 from netraven_keys.config.document import Document, Path_, overlaid, read_document
+from netraven_keys.config.group import Group
 from netraven_keys.config.world import World
 from netraven_keys.errors import BadConfiguration
 from netraven_keys.scheduling.timetable import Timetable
@@ -54,12 +54,6 @@ def _a_time(text: str) -> str:
 
 
 Command = Annotated[list[str], BeforeValidator(_is_a_list), Field(min_length=1), AfterValidator(_names_a_program)]
-
-
-class Group(BaseModel):
-    """Strict: a number in quotes is not a number, and an unknown setting is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Backup(Group):
@@ -267,6 +261,7 @@ class Settings(Group):
     keyring_group: int | None = Field(None, ge=0, description="GID that may read the keyring document.")
     epoch_table: str | None = Field("netraven_keys_epoch", description="Table in each database, or null for none.")
     hooks: Hooks = Hooks()
+    alarms: Alarms = Alarms()
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="Of `schedule`: text on a terminal and JSON elsewhere, or always one of them."
     )
@@ -372,5 +367,5 @@ def _known_names() -> list[str]:
         Target,
         Hooks,
     ]
-    groups += [FormerPlace, EnvMasterKey, FileMasterKey, Legacy, NetravenLegacy, Audit]
-    return sorted({name for group in groups for name in group.model_fields})
+    groups += [FormerPlace, EnvMasterKey, FileMasterKey, Legacy, NetravenLegacy, Audit, Alarms, Webhook, Mail]
+    return sorted({field.alias or name for group in groups for name, field in group.model_fields.items()})

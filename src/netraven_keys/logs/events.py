@@ -222,6 +222,32 @@ class AlarmEnded(LogEvent):
 
 
 @dataclass(frozen=True)
+class ChannelTold(LogEvent):
+    """An alarm's beginning or end (`what`) went out by webhook or mail."""
+
+    name = "channel.told"
+    channel: str
+    what: str
+    subject: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ChannelFailed(LogEvent):
+    """It did not go out, or not to all; it stops and undoes nothing. `waiting` messages are tried at the next look."""
+
+    name = "channel.failed"
+    level = "error"
+    channel: str
+    place: str
+    what: str
+    subject: str
+    failure: str
+    seconds: float
+    waiting: int
+
+
+@dataclass(frozen=True)
 class BackupStepBegun(LogEvent):
     """What a run does for the backups: `backing up`, or a `drill`. What goes wrong with it is in `run.ended`."""
 

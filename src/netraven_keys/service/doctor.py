@@ -7,8 +7,6 @@ it, or, where none does, the words that say what to do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 
 from netraven_keys.errors import (
     MasterKeyError,
@@ -16,45 +14,15 @@ from netraven_keys.errors import (
     NotInitialised,
 )
 from netraven_keys.faults import Fault
+from netraven_keys.keyring.model import State
 from netraven_keys.rotation.plan import warnings_of
 from netraven_keys.scheduling.wrong import NOW
+from netraven_keys.service.finding import Finding, Severity, of_error, ordered
 from netraven_keys.service.installation import Installation, ManagedTarget
 from netraven_keys.service.keyring_access import open_owned
 from netraven_keys.service.preflight import check_declared_width, check_target
-from netraven_keys.service.status import Status, status
-
-
-class Severity(StrEnum):
-    """An error stops something or will; a warning is a risk; a note is to be known."""
-
-    ERROR = "error"
-    WARNING = "warning"
-    NOTE = "note"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """`command` is what mends it; empty where no command does, and then `remedy` says what does."""
-
-    severity: Severity
-    subject: str
-    message: str
-    command: str = ""
-    remedy: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        return {
-            "severity": self.severity.value,
-            "subject": self.subject,
-            "message": self.message,
-            "command": self.command,
-            "remedy": self.remedy,
-        }
-
-
-def of_error(subject: str, problem: NetravenKeysError) -> Finding:
-    """What a check raised, as a finding."""
-    return Finding(Severity.ERROR, subject, problem.message, problem.command, problem.remedy)
+from netraven_keys.service.status import KeyStatus, Status, status
+from netraven_keys.service.upkeep_findings import backups_opened, checkpoints_made, room_left
 
 
 def examine(inst: Installation) -> list[Finding]:
@@ -64,7 +32,11 @@ def examine(inst: Installation) -> list[Finding]:
         ("keyring", _keyring),
         ("targets", _targets),
         ("backups", _backups),
+        ("backups", backups_opened),
+        ("audit checkpoints", checkpoints_made),
+        ("volumes", room_left),
         ("hooks", _hooks),
+        ("alarms", _channels),
     )
     found: list[Finding] = []
     for subject, check in checks:
@@ -73,18 +45,6 @@ def examine(inst: Installation) -> list[Finding]:
         except NetravenKeysError as problem:
             found.append(of_error(subject, problem))
     return ordered(found)
-
-
-def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """Errors first; of several with one message, or one shell command, only the first. A command of ours
-    may mend several things, and each is named."""
-    by_severity = sorted(findings, key=lambda finding: list(Severity).index(finding.severity))
-    kept: list[Finding] = []
-    for finding in by_severity:
-        shell = "" if finding.command.startswith("netraven-keys ") else finding.command
-        if not any(f.message == finding.message or (shell and shell == f.command) for f in kept):
-            kept.append(finding)
-    return kept
 
 
 # --- checks ---------------------------------------------------------------------------------------
@@ -114,6 +74,11 @@ def _hooks(inst: Installation) -> Iterator[Finding]:
     yield from _as_findings("hooks", inst.hooks.faults())
 
 
+def _channels(inst: Installation) -> Iterator[Finding]:
+    for channel in inst.channels:
+        yield from _as_findings(f"alarms by {channel.name}", channel.faults())
+
+
 def _as_findings(subject: str, faults: Iterable[Fault]) -> Iterator[Finding]:
     for fault in faults:
         yield Finding(Severity.ERROR, subject, fault.message, fault.command)
@@ -129,6 +94,7 @@ def _keyring(inst: Installation) -> Iterator[Finding]:
     for wrong in found.wrong:
         yield Finding(Severity.ERROR, "status", wrong.message, wrong.command)
     for key in found.keys:
+        yield from _values_under_ended(key)
         if key.counted_targets < key.targets and key.rotation is None:
             message = f"{key.name}: {key.targets - key.counted_targets} of {key.targets} targets were never counted"
             yield Finding(Severity.WARNING, "status", message, "netraven-keys census")
@@ -140,6 +106,20 @@ def _keyring(inst: Installation) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, "schedule", message, NOW)
     for notice in inst.notices:
         yield Finding(Severity.NOTE, "settings", notice)
+
+
+# What a version is of which no value should be left.
+_ENDED = {State.COMPROMISED: "is compromised", State.DESTROY_SCHEDULED: "is scheduled for destruction"}
+
+
+def _values_under_ended(key: KeyStatus) -> Iterator[Finding]:
+    """As last counted. While a rotation is unfinished it is that which has to be ended."""
+    for version in key.versions:
+        if version.state in _ENDED and version.values and key.rotation is None:
+            message = (
+                f"{key.name} v{version.number} {_ENDED[version.state]}, and values are under it: {version.values:,}"
+            )
+            yield Finding(Severity.ERROR, "status", message, f"netraven-keys reencrypt --key {key.name}")
 
 
 def _targets(inst: Installation) -> Iterator[Finding]:
@@ -162,11 +142,16 @@ def _targets(inst: Installation) -> Iterator[Finding]:
             continue  # said by the target that lies there
 
 
+_ROLE = "Give it a role of its own with SELECT and UPDATE on the table, and all on the epoch's table."
+
+
 def _target(inst: Installation, managed: ManagedTarget) -> Iterator[Finding]:
     facts = managed.target.preflight()
     check_declared_width(managed, facts)
     for warning in warnings_of(facts):
         yield Finding(Severity.WARNING, f"target {managed.name}", warning, remedy="See that it writes nothing else.")
+    for note in facts.notes:
+        yield Finding(Severity.NOTE, f"target {managed.name}", note, remedy=_ROLE)
     try:
         key, primary = open_owned(inst).primary(managed.rules.key)
     except NetravenKeysError:

@@ -10,6 +10,7 @@ from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import UnknownKey, UnknownTarget
 from netraven_keys.ports import (
     BackupStore,
+    Channel,
     Clock,
     Database,
     EpochRows,
@@ -25,6 +26,7 @@ from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.scheduling.timetable import Timetable
 from netraven_keys.storage.checkpoints import CheckpointDirectory
+from netraven_keys.storage.volumes import Volume
 
 # The longest time an application may go on with a keyring that was replaced (DESIGN section 9).
 PUBLISHED_STALENESS_SECONDS = 1.0
@@ -76,9 +78,11 @@ class Installation:
     all_master_keys: Callable[[], Sequence[MasterKey]]
     legacy_keys: Callable[[], Mapping[tuple[str, str], SecretBytes]]
     hooks: Hooks
+    channels: Sequence[Channel]
     backups: BackupStore
     sealer: Sealer
     backup_policy: BackupPolicy
+    volumes: Callable[[], Sequence[Volume]]
     automatic_rotation: bool
     timetable: Timetable
     propagation_seconds: float

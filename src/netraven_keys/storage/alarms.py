@@ -1,14 +1,16 @@
-"""Which alarms were told: a file in the key directory, without a secret. It decides what is told again."""
+"""Which alarms were told, and to which channels: a file in the key directory, without a secret. It decides what is
+told again."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
 from netraven_keys.scheduling.alarms import Alarm
-from netraven_keys.storage import durable
+from netraven_keys.storage import durable, locks
 
 FORMAT = "netraven-alarms-1"
 _LIMIT = 1024 * 1024
@@ -18,6 +20,10 @@ class AlarmFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def turn(self, owner: str) -> AbstractContextManager[None]:
+        """Around a look: of two at once each would tell. Raises Busy at once, and StorageFailed."""
+        return locks.held(self._path.with_suffix(".lock"), owner, busy="somebody else looks for alarms just now")
+
     def load(self) -> tuple[Alarm, ...]:
         """None of a damaged file: then what is wrong is told again. Raises StorageFailed."""
         content = durable.read_regular(self._path, limit=_LIMIT, group_may_read=True)
@@ -25,7 +31,12 @@ class AlarmFile:
             members = {} if content is None else json.loads(content)
             return tuple(
                 Alarm(
-                    str(one["subject"]), str(one["message"]), str(one["command"]), datetime.fromisoformat(one["since"])
+                    str(one["subject"]),
+                    str(one["message"]),
+                    str(one["command"]),
+                    datetime.fromisoformat(one["since"]),
+                    tuple(str(name) for name in one.get("told", ())),
+                    bool(one.get("over", False)),
                 )
                 for one in members.get("alarms", ())
             )
@@ -37,7 +48,14 @@ class AlarmFile:
         members = {
             "format": FORMAT,
             "alarms": [
-                {"subject": a.subject, "message": a.message, "command": a.command, "since": a.since.isoformat()}
+                {
+                    "subject": a.subject,
+                    "message": a.message,
+                    "command": a.command,
+                    "since": a.since.isoformat(),
+                    "told": list(a.told),
+                    "over": a.is_over,
+                }
                 for a in alarms
             ],
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
@@ -52,6 +53,29 @@ def check(connection: Connection, declared: Declared, url: URL) -> None:
             remedy=f"GRANT SELECT, UPDATE ON {regclass} TO the role in the target's `url`.",
             command=psql(url, f'GRANT SELECT, UPDATE ON {regclass} TO "{url.username}"'),
         )
+
+
+def check_key(connection: Connection, declared: Declared, key: Sequence[str], url: URL) -> None:
+    """Raises PreflightRefused where this role may not read the primary key, by which every value is found."""
+    regclass = _regclass(declared)
+    query = sa.text("SELECT has_column_privilege(:t, :c, 'SELECT')")
+    hidden = [name for name in key if not connection.execute(query, {"t": regclass, "c": name}).scalar()]
+    if hidden:
+        raise PreflightRefused(
+            f"target {declared.target!r}: this role may not read the primary key of {declared.qualified} "
+            f"({', '.join(hidden)})",
+            remedy=f"GRANT SELECT, UPDATE ON {regclass} TO the role in the target's `url`.",
+            command=psql(url, f'GRANT SELECT, UPDATE ON {regclass} TO "{url.username}"'),
+        )
+
+
+def more_than_needed(connection: Connection) -> list[str]:
+    """What this role may do beyond anything that is done here."""
+    role, is_super, makes_roles = connection.execute(
+        sa.text("SELECT rolname, rolsuper, rolcreaterole FROM pg_roles WHERE rolname = current_user")
+    ).one()
+    what = "is a superuser" if is_super else "may make roles" if makes_roles else ""
+    return [f"the role {role} {what}, which is far more than is needed"] if what else []
 
 
 def update_triggers(connection: Connection, declared: Declared) -> list[str]:

@@ -94,17 +94,21 @@ class SqlColumn:
                 f"target {self.name!r}: `bind: row` needs a primary key of integers, text, UUIDs or bytes",
                 remedy="Use `bind: column` for this table.",
             )
+        names, notes = tuple(column.name for column in shape.key), list[str]()
         with reaching(self.place), self._engine.connect() as connection:
             if self._postgres:
                 postgres.check(connection, self._declared, self._engine.url)
+                postgres.check_key(connection, self._declared, names, self._engine.url)
+                notes = postgres.more_than_needed(connection)
                 triggers = postgres.update_triggers(connection, self._declared)
             else:
                 triggers = self._sqlite_triggers(connection)
             values = connection.execute(sa.select(sa.func.count(shape.column)).select_from(shape.table)).scalar_one()
-        names = tuple(column.name for column in shape.key)
         longest = self.longest(EVERYTHING)
         widening = postgres.widening(self._engine.url, self._declared) if shape.width is not None else ""
-        return TargetFacts(names, shape.binary, shape.width, longest, tuple(triggers), int(values), widening)
+        return TargetFacts(
+            names, shape.binary, shape.width, longest, tuple(triggers), int(values), widening, tuple(notes)
+        )
 
     def _sqlite_triggers(self, connection: Connection) -> list[str]:
         found = connection.execute(

@@ -1,0 +1,1 @@
+"""How alarms leave the machine: by webhook, by mail."""
