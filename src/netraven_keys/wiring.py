@@ -36,6 +36,8 @@ from netraven_keys.targets.epoch_table import EpochTable
 from netraven_keys.targets.sql_table import SqlColumn
 from netraven_keys.values.place import Place
 
+_MIB = 1024 * 1024
+
 
 class SystemClock:
     """The machine's clock."""
@@ -107,7 +109,7 @@ def assemble(
     return Installation(
         store=DirectoryStore(Path(rotation.key_path), group=settings.keyring_group),
         schedule=ScheduleDirectory(Path(rotation.key_path), group=settings.keyring_group),
-        audit=AuditLog(Path(settings.audit.path), who=who()),
+        audit=AuditLog(Path(settings.audit.path), who=who(), max_file=settings.audit.max_file_mib * _MIB or None),
         checkpoints=CheckpointDirectory(Path(settings.audit.checkpoint_path)),
         exposures=ExposureDirectory(Path(settings.audit.path) / "exposures"),
         clock=clock or SystemClock(),

@@ -246,6 +246,7 @@ class Legacy(Group):
 
 class Audit(Group):
     path: str = Field("data/audit", description="Directory of the audit log.")
+    max_file_mib: int = Field(16, ge=0, le=65536, description="Size from which the log begins a new file; 0: never.")
     checkpoint_path: str = Field("data/audit_checkpoints", description="Directory of signed checkpoints.")
 
 
