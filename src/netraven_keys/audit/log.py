@@ -42,6 +42,7 @@ from netraven_keys.audit.files import (
 from netraven_keys.audit.learned import Learned, Operation
 from netraven_keys.errors import AuditBroken, StorageFailed
 from netraven_keys.faults import Fault
+from netraven_keys.ports import AuditSink
 from netraven_keys.storage import durable
 from netraven_keys.storage.faults import directory_faults
 
@@ -66,12 +67,16 @@ class Leaves:
 class AuditLog:
     """One log directory. Every method reads on first, so that several processes share it."""
 
-    def __init__(self, directory: Path, *, who: str, max_file: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, who: str, max_file: int | None = None, sink: AuditSink | None = None
+    ) -> None:
         """A file of `max_file` bytes or more is rotated away before the next line; None: never."""
         self._directory = directory
         self._path = directory / LOG
         self._who = who
         self._max_file = max_file
+        self._sink = sink
+        self._unsent: list[bytes] = []
         self._tree = Tree()
         self._rotated: list[int] = []
         self._inode: int | None = None
@@ -93,6 +98,10 @@ class AuditLog:
         if self._max_file is not None and size > 2 * self._max_file:
             found.append(Fault(f"{self._path} has {size} bytes and could not be renamed to begin a new file"))
         return found
+
+    def sink_faults(self) -> list[Fault]:
+        """What keeps lines from arriving where copies of them go. Never raises."""
+        return [] if self._sink is None else self._sink.faults()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -216,6 +225,12 @@ class AuditLog:
                 pass
         except (OSError, StorageFailed) as problem:
             raise unavailable(self._path, problem) from problem
+        while self._unsent:  # the lock is free again
+            self._send(self._unsent.pop(0))
+
+    def _send(self, line: bytes) -> None:
+        if self._sink is not None:
+            self._sink.send(line)
 
     def _appended(
         self, now: datetime, event: str, phase: str, operation: Operation, keyring_id: str, epoch: int, members: Details
@@ -268,6 +283,7 @@ class AuditLog:
         line = json.dumps({**record, **members}, ensure_ascii=True).encode("ascii")
         durable.append_line(fd, self._path, line + b"\n")
         self._read_on(Files(self._directory, self._rotated, fd))
+        self._unsent.append(line)
 
     def _drop_torn(self, fd: int, torn: bytes, now: datetime) -> None:
         os.ftruncate(fd, self._offset)
