@@ -181,6 +181,18 @@ def test_one_that_is_away_is_said_once_and_holds_nothing_up(kind: str, tmp_path:
         listening.close()
 
 
+def test_a_thread_that_cannot_be_had_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    warned: list[str] = []
+    log = AuditLog(tmp_path, who="me", sink=sink("udp://127.0.0.1:9", warned.append))
+    change(log)
+    assert log.head().size == 2
+    assert len(warned) == 1
+
+
 def test_nothing_is_sent_that_the_log_does_not_have(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("not a directory")
     receiver = Receiver("udp", tmp_path)

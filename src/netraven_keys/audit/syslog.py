@@ -117,12 +117,12 @@ class Syslog:
                         return ""
                 except OSError as problem:
                     why = "it took too long" if isinstance(problem, TimeoutError) else _reason(problem)
-        except (OSError, UnicodeError) as problem:
+        except (OSError, ValueError, RuntimeError) as problem:  # the last one is a thread that cannot be had
             return _reason(problem)
         return why
 
     def _addresses(self) -> list[tuple[int, int, Any]]:
-        """Raises OSError, UnicodeError."""
+        """Raises OSError, RuntimeError."""
         where = self._address
         if where.kind == "unix":
             return [(socket.AF_UNIX, socket.SOCK_DGRAM, where.host)]
@@ -135,7 +135,7 @@ def _resolved(host: str, port: int, kind: int) -> list[Any]:
     found: list[Any] = []
 
     def ask() -> None:
-        with suppress(OSError, UnicodeError):
+        with suppress(OSError, ValueError):
             found.extend(socket.getaddrinfo(host, port, type=kind))
 
     thread = threading.Thread(target=ask, daemon=True)
