@@ -75,6 +75,16 @@ class ExposureStore(Protocol):
         ...
 
 
+class AuditSink(Protocol):
+    """Takes a copy of each line of the audit log, once the log has it. Never raises, never waits long."""
+
+    def send(self, line: bytes) -> None:
+        """`line` without its newline."""
+
+    def faults(self) -> list[Fault]:
+        """What keeps lines from arriving. Sends nothing."""
+
+
 class KeyringStore(Protocol):
     """Where the document lies. Compare-and-swap, or two schedulers both rotate."""
 

@@ -12,6 +12,7 @@ from time import monotonic, sleep
 from sqlalchemy.engine import Engine
 
 from netraven_keys.audit.log import AuditLog
+from netraven_keys.audit.syslog import Syslog
 from netraven_keys.config import backups, startup
 from netraven_keys.config import settings as config
 from netraven_keys.config.channels import channels
@@ -37,6 +38,8 @@ from netraven_keys.targets.engines import make_engine, printable, same_place
 from netraven_keys.targets.epoch_table import EpochTable
 from netraven_keys.targets.sql_table import SqlColumn
 from netraven_keys.values.place import Place
+
+_MIB = 1024 * 1024
 
 
 class SystemClock:
@@ -110,7 +113,7 @@ def assemble(
     return Installation(
         store=DirectoryStore(Path(rotation.key_path), group=settings.keyring_group),
         schedule=ScheduleDirectory(Path(rotation.key_path), group=settings.keyring_group),
-        audit=AuditLog(Path(settings.audit.path), who=who()),
+        audit=_audit_log(settings.audit, warn),
         checkpoints=CheckpointDirectory(Path(settings.audit.checkpoint_path)),
         exposures=ExposureDirectory(Path(settings.audit.path) / "exposures"),
         clock=clock or SystemClock(),
@@ -176,6 +179,12 @@ def backup_opener(
     """Opens backups with what is given, else with what the settings say, else with an answer to a prompt."""
     backup = loaded.settings.security.key_rotation.backup
     return backups.opener(backup, world, prompt, password=password, identities=identities)
+
+
+def _audit_log(audit: config.Audit, warn: Callable[[str], None]) -> AuditLog:
+    to = audit.syslog
+    sink = None if to is None else Syslog(to.address, facility=to.facility, form=to.format, warn=warn)
+    return AuditLog(Path(audit.path), who=who(), max_file=audit.max_file_mib * _MIB or None, sink=sink)
 
 
 def _check_distinct(targets: Sequence[config.Target]) -> None:

@@ -135,11 +135,12 @@ def test_proofs_travel_as_text_and_every_change_of_them_is_seen() -> None:
     lines = lines_of(21)
     old, _ = noted(lines[:9])
     new, note = noted(lines)
-    proof = prove_line(lines, 12, new, note)
+    leaves = [leaf_hash(line) for line in lines]
+    proof = prove_line(lines[12], 12, leaves, new, note)
     assert proof.startswith(b"c2sp.org/tlog-proof@v1\n")
     found = read_line_proof(proof, PUBLIC)
     assert (found.line, found.index, found.checkpoint) == (lines[12], 12, new)
-    growth = prove_growth(lines, old, new, note)
+    growth = prove_growth(leaves, old, new, note)
     assert read_growth_proof(growth, old, PUBLIC) == new
     for position in range(len(proof)):
         changed = bytearray(proof)

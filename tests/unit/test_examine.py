@@ -8,9 +8,10 @@ import random
 
 import pytest
 
+from netraven_keys.audit import examine as rules
 from netraven_keys.audit.chain import Tree, leaf_hash, root_of
 from netraven_keys.audit.checkpoint import Checkpoint
-from netraven_keys.audit.examine import Evidence, Examined, examine
+from netraven_keys.audit.examine import Evidence, Examined, survey
 
 # The long form takes half an hour: NETRAVEN_KEYS_TEST_AUDIT_LINES=10000 NETRAVEN_KEYS_TEST_AUDIT_STEP=1
 LINES = int(os.environ.get("NETRAVEN_KEYS_TEST_AUDIT_LINES", "10000"))
@@ -22,6 +23,14 @@ def log_of(count: int) -> list[bytes]:
         json.dumps({"seq": n, "phase": ("intent", "result")[n % 2], "operation": f"{n // 2:016x}"}).encode()
         for n in range(count)
     ]
+
+
+def examine(content: bytes, known: Evidence) -> Examined:
+    return examine_files([("audit.jsonl", None, content)], known)
+
+
+def examine_files(files: list[tuple[str, int | None, bytes]], known: Evidence) -> Examined:
+    return rules.examine(survey((name, first, content.split(b"\n")) for name, first, content in files), known)
 
 
 def joined(lines: list[bytes]) -> bytes:
@@ -64,6 +73,8 @@ def test_every_change_at_every_position_is_named(kind: str) -> None:
         if kind == "moved":
             assert [what for what, _ in found] == ["moved"], (position, found)
             assert found[0][1] in (position, position + 1)
+        elif kind == "removed" and position == 0:
+            assert found == [("file", 0), ("removed", 0)]
         else:
             assert found == [(kind, position)], (position, found)
 

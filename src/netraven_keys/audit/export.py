@@ -15,7 +15,7 @@ from typing import Any
 
 COLUMNS = ("seq", "at", "event", "phase", "outcome", "operation", "who", "keyring_id", "epoch")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_SEVERE = ("version.compromised", "version.destroyed", "keyring.rekeyed", "keyring.restored", "key.exported")
+SEVERE = ("version.compromised", "version.destroyed", "keyring.rekeyed", "keyring.restored", "key.exported")
 
 Record = Mapping[str, Any]
 
@@ -73,7 +73,7 @@ def as_cef(records: Iterable[Record], version: str) -> Iterator[str]:
 def _severity(record: Record) -> str:
     if record.get("outcome") == "failed":
         return "7"
-    return "5" if record.get("event") in _SEVERE else "3"
+    return "5" if record.get("event") in SEVERE else "3"
 
 
 def _milliseconds(at: str) -> str:

@@ -1,4 +1,4 @@
-"""The audit log on disk: JSON lines, appended durably under a lock, one tree over all of them.
+"""The audit log on disk: JSON lines, appended durably under a lock, one tree over all of them in all its files.
 
     {"seq", "at", "event", "phase": "intent" | "result", "operation", "who", "keyring_id", "epoch", ...}
 
@@ -16,7 +16,6 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,16 +23,29 @@ from typing import Any
 
 from netraven_keys.audit.chain import Tree, leaf_hash
 from netraven_keys.audit.events import Event, TornLineDropped
-from netraven_keys.errors import AuditBroken, AuditUnavailable, StorageFailed
+from netraven_keys.audit.files import (
+    LOG,
+    SEE,
+    Files,
+    Part,
+    check_begin,
+    check_end,
+    is_at,
+    opened,
+    read_rest,
+    rotated,
+    rotated_name,
+    split_lines,
+    unavailable,
+    whole_lines,
+)
+from netraven_keys.audit.learned import Learned, Operation
+from netraven_keys.errors import AuditBroken, StorageFailed
 from netraven_keys.faults import Fault
+from netraven_keys.ports import AuditSink
 from netraven_keys.storage import durable
 from netraven_keys.storage.faults import directory_faults
 
-LOG = "audit.jsonl"
-_PIECE = 64 * 1024
-_SEE = (
-    "`netraven-keys audit verify` names the lines. Put back the newest good copy of the log; nothing is changed before."
-)
 Details = Mapping[str, str | int | bool | list[str] | list[dict[str, Any]]]
 
 
@@ -52,101 +64,110 @@ class Leaves:
     hashes: bytes
 
 
-@dataclass(frozen=True)
-class Operation:
-    """An intent that waits for its result."""
-
-    id: str
-    event: str
-    keyring_id: str
-
-
 class AuditLog:
     """One log directory. Every method reads on first, so that several processes share it."""
 
-    def __init__(self, directory: Path, *, who: str) -> None:
+    def __init__(
+        self, directory: Path, *, who: str, max_file: int | None = None, sink: AuditSink | None = None
+    ) -> None:
+        """A file of `max_file` bytes or more is rotated away before the next line; None: never."""
         self._directory = directory
         self._path = directory / LOG
         self._who = who
+        self._max_file = max_file
+        self._sink = sink
+        self._unsent: list[bytes] = []
         self._tree = Tree()
+        self._rotated: list[int] = []
         self._inode: int | None = None
+        self._first = 0
         self._offset = 0
-        self._epochs: dict[str, int] = {}
-        self._open: dict[str, Operation] = {}
-        self._done: set[tuple[str, str]] = set()
-        self._intended: dict[str, str] = {}
-        self._fingerprints: dict[str, str] = {}
-        self._versions: dict[tuple[str, str], int] = {}
+        self._learned = Learned()
 
     def __repr__(self) -> str:
         return f"<AuditLog {self._path}>"
 
     def faults(self) -> list[Fault]:
-        """What is wrong with the directory and the log's file. Changes nothing, never raises."""
-        return directory_faults(self._directory, (LOG,))
+        """What is wrong with the directory and the log's files. Changes nothing, never raises."""
+        try:
+            names = [rotated_name(first) for first in rotated(self._directory)]
+            size = self._path.stat().st_size
+        except OSError:
+            names, size = [], 0  # the directory's own fault, or a log that is not there yet
+        found = directory_faults(self._directory, (*names, LOG))
+        if self._max_file is not None and size > 2 * self._max_file:
+            found.append(Fault(f"{self._path} has {size} bytes and could not be renamed to begin a new file"))
+        return found
+
+    def sink_faults(self) -> list[Fault]:
+        """What keeps lines from arriving where copies of them go. Never raises."""
+        return [] if self._sink is None else self._sink.faults()
 
     # --- reading ----------------------------------------------------------------------------------
 
     def head(self) -> Head:
         """Raises AuditUnavailable, AuditBroken."""
-        with self._reading() as fd:
-            if fd is not None:
-                self._read_on(fd)
+        with opened(self._directory) as files:
+            self._read_on(files)
         return Head(self._tree.size, self._tree.root())
 
-    def content(self) -> bytes:
-        """The whole file; empty where there is none. Raises AuditUnavailable."""
-        try:
-            with self._reading() as fd:
-                return b"" if fd is None else _read_all(fd)
-        except AuditBroken:
-            return b""
+    def lines(self) -> Iterator[bytes]:
+        """The whole lines as they stand, whatever is wrong with them or their files. Raises AuditUnavailable."""
+        with opened(self._directory) as files:
+            for part in files.parts():
+                yield from whole_lines(part.fd, 0)
+
+    def parts(self) -> Iterator[tuple[str, int | None, Iterator[bytes]]]:
+        """Each file as it stands: its name, the number in it, and its content split at newlines, to be read before the
+        next one. Raises AuditUnavailable."""
+        with opened(self._directory) as files:
+            for part in files.parts():
+                yield part.path.name, part.first, split_lines(part.fd, 0)
 
     def last_epoch(self, keyring_id: str) -> int:
         """The highest epoch a finished change of this keyring has recorded; 0 when there is none."""
         self.head()
-        return self._epochs.get(keyring_id, 0)
+        return self._learned.epochs.get(keyring_id, 0)
 
     def keyrings(self) -> list[str]:
         """The ids of the keyrings whose changes this log records."""
         self.head()
-        return [keyring_id for keyring_id, epoch in self._epochs.items() if keyring_id and epoch > 0]
+        return [keyring_id for keyring_id, epoch in self._learned.epochs.items() if keyring_id and epoch > 0]
 
     def has_done(self, event: str, keyring_id: str) -> bool:
         """Whether one of this kind ever ended well for this keyring."""
         self.head()
-        return (event, keyring_id) in self._done
+        return (event, keyring_id) in self._learned.done
 
     def done(self, event: str, keyring_id: str) -> list[dict[str, Any]]:
         """The intents of this kind that ended well, oldest first. Raises AuditUnavailable, AuditBroken."""
         self.head()  # every line is one
         intents: dict[str, dict[str, Any]] = {}
         found: list[dict[str, Any]] = []
-        with self._reading() as fd:
-            for line in () if fd is None else _whole_lines(fd, 0):
-                record = json.loads(line)
-                if record.get("event") != event or record.get("keyring_id") != keyring_id:
-                    continue
-                if record.get("phase") == "intent":
-                    intents[record["operation"]] = record
-                elif record.get("outcome") in ("done", "recovered") and record["operation"] in intents:
-                    found.append(intents.pop(record["operation"]))
+        for line in self.lines():
+            record = json.loads(line)
+            if record.get("event") != event or record.get("keyring_id") != keyring_id:
+                continue
+            if record.get("phase") == "intent":
+                intents[record["operation"]] = record
+            elif record.get("outcome") in ("done", "recovered") and record["operation"] in intents:
+                found.append(intents.pop(record["operation"]))
         return found
 
     def fingerprint(self, keyring_id: str) -> str | None:
         """Of the signing key that the last recorded rekey made; None without one."""
         self.head()
-        return self._fingerprints.get(keyring_id)
+        return self._learned.fingerprints.get(keyring_id)
 
     def highest_version(self, keyring_id: str, key: str) -> int:
         """The highest version of a key that any line speaks of; 0 when none does."""
         self.head()
-        return self._versions.get((keyring_id, key), 0)
+        return self._learned.versions.get((keyring_id, key), 0)
 
     def unfinished(self, event: str | None = None) -> list[Operation]:
         """Intents without a result, oldest first."""
         self.head()
-        return [op for op in self._open.values() if event is None or op.event == event]
+        return [op for op in self._learned.open.values() if event is None or op.event == event]
 
     def check(self, anchor_size: int, anchor_root: bytes) -> None:
         """Raises AuditBroken unless the log begins with exactly what the keyring was saved with."""
@@ -159,8 +180,8 @@ class AuditLog:
         """
         wanted, found = {size for _, size, _ in heads}, {0: Tree().root()}
         tree, hashes = Tree(), bytearray()
-        with self._reading() as fd:
-            for line in () if fd is None else _whole_lines(fd, 0):
+        with opened(self._directory) as files:
+            for line in files.lines():
                 leaf = leaf_hash(line)
                 hashes += leaf
                 tree.add_leaf(leaf)
@@ -169,19 +190,15 @@ class AuditLog:
         for whose, size, root in heads:
             if size > tree.size:
                 raise AuditBroken(
-                    f"the audit log {self._path} has {tree.size} whole lines, {whose} {size}: it was cut", remedy=_SEE
+                    f"the audit log {self._path} has {tree.size} whole lines, {whose} {size}: it was cut", remedy=SEE
                 )
             if found[size] != root:
-                raise AuditBroken(f"the first {size} lines of {self._path} are not those {whose}", remedy=_SEE)
+                raise AuditBroken(f"the first {size} lines of {self._path} are not those {whose}", remedy=SEE)
         return Leaves(tree.size, tree.root(), bytes(hashes))
 
     def first_leaf(self) -> bytes | None:
         """The hash of the first line, by which the log is known; None of an empty one. Raises AuditUnavailable."""
-        try:
-            with self._reading() as fd:
-                line = None if fd is None else next(_whole_lines(fd, 0), None)
-        except AuditBroken:
-            return None
+        line = next(self.lines(), None)
         return None if line is None else leaf_hash(line)
 
     # --- writing ----------------------------------------------------------------------------------
@@ -211,21 +228,39 @@ class AuditLog:
     ) -> None:
         try:
             durable.make_directory(self._directory)
-            fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            while not self._appended(now, event, phase, operation, keyring_id, epoch, members):
+                pass
         except (OSError, StorageFailed) as problem:
-            raise _unavailable(self._path, problem) from problem
+            raise unavailable(self._path, problem) from problem
+        while self._unsent:  # the lock is free again
+            self._send(self._unsent.pop(0))
+
+    def _send(self, line: bytes) -> None:
+        if self._sink is not None:
+            self._sink.send(line)
+
+    def _appended(
+        self, now: datetime, event: str, phase: str, operation: Operation, keyring_id: str, epoch: int, members: Details
+    ) -> bool:
+        """False where the file lost its name, to another process while this one waited for the lock, or to this one
+        because it is full: nothing was appended, and the one that has the name now is to be opened."""
+        fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with durable.closing_fd(fd):
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                new = os.fstat(fd).st_size == 0
-                torn = self._read_on(fd)
-                if torn:
-                    self._drop_torn(fd, torn, now)
-                self._write(fd, now, event, phase, operation.id, keyring_id, epoch, members)
-                if new:
-                    durable.sync_directory(self._directory)
-            except (OSError, StorageFailed) as problem:
-                raise _unavailable(self._path, problem) from problem
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if not is_at(fd, self._path):
+                return False
+            torn = self._read_on(Files(self._directory, rotated(self._directory), fd))
+            if torn:
+                self._drop_torn(fd, torn, now)
+            if self._is_full() and durable.rename(self._path, rotated_name(self._first)):
+                return False
+            if self._offset == 0:
+                durable.sync_directory(self._directory)  # before the first line: no line lies in a file without a name
+            self._write(fd, now, event, phase, operation.id, keyring_id, epoch, members)
+        return True
+
+    def _is_full(self) -> bool:
+        return self._max_file is not None and 0 < self._max_file <= self._offset
 
     def _write(
         self,
@@ -254,80 +289,47 @@ class AuditLog:
         # ensure_ascii keeps one event on one line whatever a reason text holds (log injection).
         line = json.dumps({**record, **members}, ensure_ascii=True).encode("ascii")
         durable.append_line(fd, self._path, line + b"\n")
-        self._read_on(fd)
+        self._read_on(Files(self._directory, self._rotated, fd))
+        self._unsent.append(line)
 
     def _drop_torn(self, fd: int, torn: bytes, now: datetime) -> None:
         os.ftruncate(fd, self._offset)
         event = TornLineDropped(len(torn), hashlib.sha256(torn).hexdigest())
         self._write(fd, now, event.name, "result", secrets.token_hex(8), "", 0, event.fields())
 
-    @contextmanager
-    def _reading(self) -> Iterator[int | None]:
-        try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            if self._inode is not None:
-                raise AuditBroken(f"the audit log {self._path} is gone") from None
-            yield None
-            return
-        except OSError as problem:
-            raise _unavailable(self._path, problem) from problem
-        with durable.closing_fd(fd):
-            yield fd
+    def _read_on(self, files: Files) -> bytes:
+        """Takes in the lines that are new, in the file that was read last and those after it; returns the bytes of a
+        torn last line."""
+        known = len(self._rotated)
+        if files.rotated[:known] != self._rotated:
+            raise AuditBroken(f"a file of the audit log in {self._directory} is gone, or one came between", remedy=SEE)
+        torn = b""
+        for part in files.parts(known):
+            torn = self._read_part(part)
+        if files.newest is None and self._inode is not None:
+            raise AuditBroken(f"the audit log {self._path} is gone")
+        return torn
 
-    def _read_on(self, fd: int) -> bytes:
-        """Takes in the lines that are new; returns the bytes of a torn last line."""
-        status = os.fstat(fd)
-        if self._inode is not None and (status.st_ino != self._inode or status.st_size < self._offset):
-            raise AuditBroken(f"the audit log {self._path} was replaced or cut while this process was using it")
-        self._inode = status.st_ino
-        for line in _whole_lines(fd, self._offset):
+    def _read_part(self, part: Part) -> bytes:
+        status = os.fstat(part.fd)
+        if self._inode is None:
+            self._inode, self._first, self._offset = status.st_ino, self._tree.size, 0
+        elif status.st_ino != self._inode or status.st_size < self._offset:
+            raise AuditBroken(f"the audit log {part.path} was replaced or cut while this process was using it")
+        for line in whole_lines(part.fd, self._offset):
+            if self._tree.size == self._first:
+                check_begin(part, self._first, line)
+            try:
+                self._learned.take(line)
+            except ValueError as problem:
+                raise AuditBroken(f"line {self._tree.size} in {part.path}: {problem}", remedy=SEE) from None
             self._tree.add(line)
-            self._learn(line)
             self._offset += len(line) + 1
-        return _read_all(fd, self._offset)
-
-    def _learn(self, line: bytes) -> None:
-        try:
-            record = json.loads(line)
-            operation, phase = str(record["operation"]), record["phase"]
-            keyring_id, epoch = str(record["keyring_id"]), int(record["epoch"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise AuditBroken(f"line {self._tree.size} of {self._path} is not an audit line") from None
-        if phase == "intent":
-            self._open[operation] = Operation(operation, str(record["event"]), keyring_id)
-            if "fingerprint" in record:
-                self._intended[operation] = str(record["fingerprint"])
-            if isinstance(record.get("version"), int):
-                place = (keyring_id, str(record.get("key")))
-                self._versions[place] = max(record["version"], self._versions.get(place, 0))
-        else:
-            self._open.pop(operation, None)
-            fingerprint = self._intended.pop(operation, None)
-            if fingerprint is not None and record.get("outcome") == "done":
-                self._fingerprints[keyring_id] = fingerprint
-            if record.get("outcome") == "done":
-                self._done.add((str(record.get("event")), keyring_id))
-            self._epochs[keyring_id] = max(epoch, self._epochs.get(keyring_id, 0))
-
-
-def _whole_lines(fd: int, offset: int) -> Iterator[bytes]:
-    """Those that end in a newline, without it."""
-    rest = b""
-    while part := os.pread(fd, _PIECE, offset):
-        offset += len(part)
-        *lines, rest = (rest + part).split(b"\n")
-        yield from lines
-
-
-def _read_all(fd: int, offset: int = 0) -> bytes:
-    parts: list[bytes] = []
-    while part := os.pread(fd, _PIECE, offset):
-        parts.append(part)
-        offset += len(part)
-    return b"".join(parts)
-
-
-def _unavailable(path: Path, problem: OSError | StorageFailed) -> AuditUnavailable:
-    why = problem.message if isinstance(problem, StorageFailed) else os.strerror(problem.errno or 0)
-    return AuditUnavailable(f"the audit log {path} cannot be used: {why}")
+        check_end(part, self._offset)
+        if part.first is None:
+            return read_rest(part.fd, self._offset)
+        if part.first != self._first:
+            raise AuditBroken(f"{part.path} was renamed while this process was using it", remedy=SEE)
+        self._rotated.append(part.first)
+        self._inode = None
+        return b""

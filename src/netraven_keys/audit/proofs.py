@@ -28,11 +28,10 @@ class Included:
     checkpoint: Checkpoint
 
 
-def prove_line(lines: Sequence[bytes], index: int, checkpoint: Checkpoint, note: bytes) -> bytes:
-    """Raises IndexError for a line that the checkpoint does not cover."""
-    leaves = [leaf_hash(line) for line in lines[: checkpoint.size]]
-    hashes = inclusion_proof(index, leaves)
-    head = [_HEADER, f"extra {base64.b64encode(lines[index]).decode()}", f"index {index}"]
+def prove_line(line: bytes, index: int, leaves: Sequence[bytes], checkpoint: Checkpoint, note: bytes) -> bytes:
+    """`leaves` are the hashes of all lines. Raises IndexError for a line that the checkpoint does not cover."""
+    hashes = inclusion_proof(index, leaves[: checkpoint.size])
+    head = [_HEADER, f"extra {base64.b64encode(line).decode()}", f"index {index}"]
     return "\n".join([*head, *_spelled(hashes), "", ""]).encode() + note
 
 
@@ -49,9 +48,9 @@ def read_line_proof(proof: bytes, public_key: bytes) -> Included:
     return Included(line, index, checkpoint)
 
 
-def prove_growth(lines: Sequence[bytes], old: Checkpoint, new: Checkpoint, note: bytes) -> bytes:
-    """Raises IndexError where `new` is smaller than `old`."""
-    hashes = consistency_proof(old.size, [leaf_hash(line) for line in lines[: new.size]])
+def prove_growth(leaves: Sequence[bytes], old: Checkpoint, new: Checkpoint, note: bytes) -> bytes:
+    """`leaves` are the hashes of all lines. Raises IndexError where `new` is smaller than `old`."""
+    hashes = consistency_proof(old.size, leaves[: new.size])
     return "\n".join([f"old {old.size}", *_spelled(hashes), "", ""]).encode() + note
 
 

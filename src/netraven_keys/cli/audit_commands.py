@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -91,10 +92,13 @@ def _add_lines(group: click.Group) -> None:
         run: Invocation, since: str | None, until: str | None, event: str | None, key: str | None, everything: bool
     ) -> int:
         """What was done, by whom, and how it ended. Unverified: `audit verify` says whether it is whole."""
-        found = list(_chosen(run, since, until, event, key))
-        shown = found if everything else found[-_SHOWN:]
+        shown: deque[dict[str, Any]] = deque(maxlen=None if everything else _SHOWN)
+        count = 0
+        for record in _chosen(run, since, until, event, key):
+            shown.append(record)
+            count += 1
         if run.json:
-            show.as_json({"lines": shown, "left_out": len(found) - len(shown)})
+            show.as_json({"lines": list(shown), "left_out": count - len(shown)})
             return 0
         rows = [("line", "time (UTC)", "event", "ended", "who", "about")]
         for record in shown:
@@ -104,8 +108,8 @@ def _add_lines(group: click.Group) -> None:
             cells = (record.get("seq", ""), at, record.get("event", ""), ended, record.get("who", ""), about)
             rows.append(tuple(show.safe(str(cell)) for cell in cells))  # type: ignore[arg-type]
         show.table(rows, indent="", right=(0,))
-        if len(found) > len(shown):
-            show.note(f"{show.plural(len(found) - len(shown), 'earlier line')} left out: --all shows them")
+        if count > len(shown):
+            show.note(f"{show.plural(count - len(shown), 'earlier line')} left out: --all shows them")
         return 0
 
     @verb(group, "export")

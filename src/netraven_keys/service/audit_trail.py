@@ -21,7 +21,7 @@ from netraven_keys.audit.checkpoint import (
     read_verifier_key,
     verifier_key,
 )
-from netraven_keys.audit.examine import Evidence, Examined, Finding, examine
+from netraven_keys.audit.examine import Evidence, Examined, Finding, examine, survey
 from netraven_keys.errors import AuditBroken, NotInitialised, UsageError
 from netraven_keys.keyring import codec
 from netraven_keys.keyring.model import Keyring
@@ -73,17 +73,12 @@ def key_of(inst: Installation, given: str | None) -> Key:
 _KEY_REMEDY = "Give what `netraven-keys audit key` printed once: --key VERIFIER_KEY."
 
 
-def lines_of(inst: Installation) -> list[bytes]:
-    """The whole lines of the log."""
-    return inst.audit.content().split(b"\n")[:-1]
-
-
 def printed_key(inst: Installation) -> str:
     """The verifier key to keep elsewhere. Raises NotInitialised."""
-    lines, key = lines_of(inst), key_of(inst, None)
-    if not lines:
+    first, key = inst.audit.first_leaf(), key_of(inst, None)
+    if first is None:
         raise NotInitialised("the audit log has no line yet")
-    return verifier_key(origin_of(key.keyring_id, leaf_hash(lines[0])), key.public)
+    return verifier_key(origin_of(key.keyring_id, first), key.public)
 
 
 def verify(inst: Installation, given: str | None, kept: Sequence[tuple[str, bytes]]) -> Verified:
@@ -98,14 +93,14 @@ def verify(inst: Installation, given: str | None, kept: Sequence[tuple[str, byte
         anchor = (keyring.audit_head.size, keyring.audit_head.root_hash)
     places = [log for log in inst.checkpoints.logs() if log.startswith(f"{key.keyring_id}-")]
     every = {log: inst.checkpoints.read(log) for log in places}
-    content = inst.audit.content()
-    first, newline, _ = content.partition(b"\n")
-    own = log_name(key.keyring_id, leaf_hash(first)) if newline else ""
+    surveyed = survey(inst.audit.parts())
+    leaves = surveyed.leaves
+    own = log_name(key.keyring_id, leaves[0]) if leaves else ""
     findings: list[Finding] = []
-    found = _meant(every, key, own, content, anchor)
+    found = _meant(every, key, own, leaves, anchor)
     points = list(_readable(inst.checkpoints.place, found, key, findings)) if found is not None else []
     points += _brought(kept, key, own if found is None else found.log, findings)
-    examined = examine(content, Evidence(points, () if found is None else found.leaves, anchor))
+    examined = examine(surveyed, Evidence(points, () if found is None else found.leaves, anchor))
     if key.kept and key.log != own and not examined.findings:
         findings.append(Finding("other", f"this log is {own or 'empty'}, and the key given is of {key.log}"))
     if key.kept and not examined.covered and not examined.findings:
@@ -117,7 +112,9 @@ def verify(inst: Installation, given: str | None, kept: Sequence[tuple[str, byte
     return Verified(examined, key, len(points), others)
 
 
-def _meant(every: dict[str, Kept], key: Key, own: str, content: bytes, anchor: tuple[int, bytes] | None) -> Kept | None:
+def _meant(
+    every: dict[str, Kept], key: Key, own: str, leaves: Sequence[bytes], anchor: tuple[int, bytes] | None
+) -> Kept | None:
     """What is kept of the log that this should be: the one of the key given; else its own. Where nothing is kept of its
     own, a log that the keyring knows is a new one, begun after a restore; else it is held against the one that it has
     the most lines of: its first line, by which a log is known, may be the one that was changed."""
@@ -125,7 +122,6 @@ def _meant(every: dict[str, Kept], key: Key, own: str, content: bytes, anchor: t
         return every[key.log]
     if own in every and every[own].notes:
         return every[own]
-    leaves = [leaf_hash(line) for line in content.split(b"\n")[:-1]]
     if anchor is not None and 0 < anchor[0] <= len(leaves) and root_of(leaves[: anchor[0]]) == anchor[1]:
         return None
     known = set(leaves)
@@ -168,14 +164,13 @@ def _log_of(origin: str) -> str:
 # --- proofs ---------------------------------------------------------------------------------------
 
 
-def _newest(inst: Installation) -> tuple[list[bytes], Checkpoint, bytes]:
+def _newest(inst: Installation) -> tuple[Checkpoint, bytes]:
     """Raises AuditBroken where no checkpoint covers the log."""
-    lines, key = lines_of(inst), key_of(inst, None)
-    note = inst.checkpoints.newest(log_name(key.keyring_id, leaf_hash(lines[0]))) if lines else None
-    lines = lines_of(inst)  # after the checkpoint: a process that is writing makes them more
+    first, key = inst.audit.first_leaf(), key_of(inst, None)
+    note = None if first is None else inst.checkpoints.newest(log_name(key.keyring_id, first))
     try:
         if note is not None:
-            return lines, read_note(note, key.public), note
+            return read_note(note, key.public), note
     except NotACheckpoint:
         note = None
     raise AuditBroken("there is no checkpoint of this log to prove anything by", remedy="netraven-keys audit verify")
@@ -183,16 +178,24 @@ def _newest(inst: Installation) -> tuple[list[bytes], Checkpoint, bytes]:
 
 def prove_line(inst: Installation, index: int) -> bytes:
     """Raises UsageError for a line that no checkpoint covers, AuditBroken where the log is not whole."""
-    lines, point, note = _newest(inst)
+    point, note = _newest(inst)
     if not 0 <= index < point.size:
         raise UsageError(f"there is no line {index} under the newest checkpoint, which covers {point.size} lines")
-    proof = proofs.prove_line(lines, index, point, note)
+    leaves: list[bytes] = []
+    wanted = b""
+    for line in inst.audit.lines():
+        if len(leaves) == index:
+            wanted = line
+        leaves.append(leaf_hash(line))
+    if len(leaves) < point.size:
+        raise _changed()
+    proof = proofs.prove_line(wanted, index, leaves, point, note)
     return _checked(proof, lambda: proofs.read_line_proof(proof, key_of(inst, None).public))
 
 
 def prove_growth(inst: Installation, kept: bytes) -> bytes:
     """From a checkpoint that somebody kept to the newest one. Raises UsageError, AuditBroken."""
-    lines, point, note = _newest(inst)
+    point, note = _newest(inst)
     key = key_of(inst, None)
     try:
         old = read_note(kept, key.public)
@@ -200,7 +203,10 @@ def prove_growth(inst: Installation, kept: bytes) -> bytes:
         raise UsageError(f"the checkpoint given cannot be used: {problem}") from None
     if old.size > point.size:
         raise AuditBroken(f"the checkpoint given covers {old.size} lines, and the newest one here {point.size}")
-    proof = proofs.prove_growth(lines, old, point, note)
+    leaves = [leaf_hash(line) for line in inst.audit.lines()]
+    if len(leaves) < point.size:
+        raise _changed()
+    proof = proofs.prove_growth(leaves, old, point, note)
     return _checked(proof, lambda: proofs.read_growth_proof(proof, old, key.public))
 
 
@@ -208,11 +214,15 @@ def _checked(proof: bytes, check: Any) -> bytes:
     try:
         check()
     except NotACheckpoint:
-        raise AuditBroken(
-            "the log is not what its checkpoint was made for, so nothing can be proven of it",
-            remedy="`netraven-keys audit verify` names the lines.",
-        ) from None
+        raise _changed() from None
     return proof
+
+
+def _changed() -> AuditBroken:
+    return AuditBroken(
+        "the log is not what its checkpoint was made for, so nothing can be proven of it",
+        remedy="`netraven-keys audit verify` names the lines.",
+    )
 
 
 def read_proof(proof: bytes, given: str, kept: bytes | None) -> dict[str, Any]:
@@ -245,7 +255,7 @@ def _check_origin(checkpoint: Checkpoint, origin: str) -> None:
 
 def records(inst: Installation) -> Iterator[dict[str, Any]]:
     """The lines as they stand, unverified; one that is none is left out (`verify` names it)."""
-    for line in lines_of(inst):
+    for line in inst.audit.lines():
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):

@@ -57,6 +57,10 @@ def _files(inst: Installation) -> Iterator[Finding]:
         ("audit checkpoints", inst.checkpoints.faults()),
     ):
         yield from _as_findings(subject, faults)
+    for fault in inst.audit.sink_faults():
+        yield Finding(
+            Severity.WARNING, "audit log", fault.message, remedy="Start the receiver, or mend `audit.syslog`."
+        )
     if inst.store.stamp() is not None:
         inst.store.check_room()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from netraven_keys.audit.checkpoint import Checkpoint, NotACheckpoint, key_id, origin_of, read_verifier_key, signed_note
@@ -64,16 +65,21 @@ def gather(inst: Installation, period: Period, software: str) -> Evidence:
     leaves = check_log(inst, owned.keyring)
     if not leaves.size or document is None:
         raise NotInitialised("the audit log has no line yet")
-    lines = audit_trail.lines_of(inst)[: leaves.size]
-    span = _span(lines, period)
+    digest = hashlib.sha256()
+    inside: list[int] = []
+    for number, line in enumerate(_lines(inst, leaves)):
+        digest.update(line + b"\n")
+        if _is_in(json.loads(line), period):
+            inside[1:] = [number] if inside else [number, number]
+    first, end = (inside[0], inside[1] + 1) if inside else (leaves.size, leaves.size)
+    span = span_of(_lines(inst, leaves), first, end)
     if span.root() != leaves.root:
         raise AuditBroken("the audit log changed while it was read", remedy="Run the command again.")
     note, key_name = _signed_checkpoint(owned, leaves)
     predicate = _predicate(inst, owned, status(inst), span, period, software)
     predicate["log"] = {"checkpoint": note, "checkpoints_kept": whole.checkpoints, **span.to_json()}
-    digest = hashlib.sha256(b"".join(line + b"\n" for line in lines)).hexdigest()
     subjects = {
-        f"the first {leaves.size} lines of the audit log": digest,
+        f"the first {leaves.size} lines of the audit log": digest.hexdigest(),
         "keyring.json": hashlib.sha256(document).hexdigest(),
     }
     payload = statement(predicate, subjects)
@@ -89,11 +95,8 @@ def _signed_checkpoint(owned: OwnedKeyring, leaves: Leaves) -> tuple[str, str]:
     return note, f"{origin}+{key_id(origin, public).hex()}"
 
 
-def _span(lines: Sequence[bytes], period: Period) -> Span:
-    """From the first line of the period to its last, with all between them, whatever a clock said there."""
-    inside = [number for number, line in enumerate(lines) if _is_in(json.loads(line), period)]
-    first, end = (inside[0], inside[-1] + 1) if inside else (len(lines), len(lines))
-    return span_of(lines, first, end)
+def _lines(inst: Installation, leaves: Leaves) -> Iterator[bytes]:
+    return islice(inst.audit.lines(), leaves.size)
 
 
 def _is_in(line: dict[str, Any], period: Period) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from netraven_keys.audit.events import BackupsPruned, BackupWritten, Event, Reencryption
-from netraven_keys.audit.log import Operation
+from netraven_keys.audit.learned import Operation
 from netraven_keys.errors import (
     AuditUnavailable,
     ForbiddenSecret,

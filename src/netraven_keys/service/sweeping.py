@@ -10,7 +10,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 from netraven_keys.audit.events import Reencryption
-from netraven_keys.audit.log import Details, Operation
+from netraven_keys.audit.learned import Operation
+from netraven_keys.audit.log import Details
 from netraven_keys.errors import Incomplete, KeyringMissing, NetravenKeysError, RolledBack
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.keyring.spelling import spell_time

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import islice
 
 from netraven_keys.errors import NetravenKeysError
 from netraven_keys.keyring.opened import OwnedKeyring
@@ -67,7 +68,7 @@ def checkpoints_made(inst: Installation) -> Iterator[Finding]:
         message = f"there is no checkpoint of the audit log in {inst.checkpoints.place}"
         yield Finding(Severity.WARNING, "audit checkpoints", message, CREATE)
     elif left > 0:
-        since = _recorded(inst.audit.content().split(b"\n")[covered])
+        since = _recorded(next(islice(inst.audit.lines(), covered, None), b""))
         if since is not None and inst.clock.now() - since > _PATIENCE:
             message = (
                 f"the last {left:,} lines of the audit log, since {since:%Y-%m-%d %H:%M} UTC, are in no checkpoint"

@@ -73,6 +73,22 @@ def write_new(path: Path, content: bytes) -> None:
         raise failed("write", path, problem) from problem
 
 
+def rename(path: Path, name: str) -> bool:
+    """Gives a file another name in its directory, durably. False where that is refused, and then nothing was changed.
+
+    Raises StorageFailed where it is not known whether the new name lasts.
+    """
+    try:
+        os.rename(path, path.with_name(name))
+    except OSError:
+        return False
+    try:
+        sync_directory(path.parent)
+    except OSError as problem:
+        raise failed("rename", path, problem) from problem
+    return True
+
+
 def append_line(fd: int, path: Path, line: bytes) -> None:
     """Appends one line to a file opened with O_APPEND and makes it durable. Raises StorageFailed."""
     try:
