@@ -10,10 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from netraven_keys.audit.chain import leaf_hash
+from netraven_keys import wiring
+from netraven_keys.audit.chain import Tree, leaf_hash
+from netraven_keys.audit.checkpoint import Checkpoint, origin_of, signed_note
 from netraven_keys.audit.log import AuditLog
+from netraven_keys.config.master_keys import master_key_from, nobody
+from netraven_keys.config.world import World
 from netraven_keys.errors import StorageFailed
-from netraven_keys.service.checkpoints import log_name
+from netraven_keys.keyring.opened import OwnedKeyring, open_document
+from netraven_keys.service.checkpoints import checkpoint, log_name
+from netraven_keys.service.keyring_access import open_owned
 from netraven_keys.storage.checkpoints import CheckpointDirectory, Kept
 from tests.site import IDENTITY, Site
 
@@ -345,3 +351,85 @@ def test_another_process_may_write_meanwhile(sqlite_site: Site) -> None:
     site.ok("rotate", "--force", "--reason", "test")
     assert findings(site) == []
     assert AuditLog(site.directory / "audit", who="x").head().size == len(lines_of(site))
+
+
+# --- after a rekey --------------------------------------------------------------------------------
+
+
+def rekeyed(site: Site) -> tuple[str, str]:
+    """The verifier keys before and after, with changes on both sides."""
+    before = lived(site).ok("audit", "key").text.strip()
+    site.ok("master", "rekey")
+    site.ok("rotate", "--force", "--reason", "after")
+    return before, site.ok("audit", "key").text.strip()
+
+
+def test_a_rekey_gives_the_log_another_key_and_the_log_stays_whole(site: Site) -> None:
+    before, after = rekeyed(site)
+    assert before != after
+    assert before.split("+")[0] == after.split("+")[0]
+    found = site.ok("audit", "verify", "--json").json
+    assert (found["whole"], found["covered"], found["checkpoints"]) == (True, found["lines"], len(kept(site)))
+
+
+def test_each_key_is_believed_for_what_it_signed(sqlite_site: Site) -> None:
+    site = sqlite_site
+    before, after = rekeyed(site)
+    new = site.ok("audit", "verify", "--json", "--key", after).json
+    old = site.ok("audit", "verify", "--json", "--key", before).json
+    assert new["whole"]
+    assert old["whole"]
+    assert new["covered"] == new["lines"] > old["checkpoints"]
+    assert new["checkpoints"] + old["checkpoints"] == len(kept(site))
+    assert (new["checkpoints_by_other_keys"], old["checkpoints_by_other_keys"]) == (
+        old["checkpoints"],
+        new["checkpoints"],
+    )
+
+
+def test_the_former_key_signs_nothing_that_came_later(sqlite_site: Site) -> None:
+    """Who knows the old master key rewrites the log and signs it as it could be signed before."""
+    site = sqlite_site
+    lived(site)
+    document = (site.keys / "keyring.json").read_bytes()
+    with site.world():
+        master = master_key_from({"name": "daily", "provider": "env"}, World.present(), nobody)
+        stolen = open_document(document, [master])
+    assert isinstance(stolen, OwnedKeyring)
+    site.ok("master", "rekey")
+    lines = lines_of(site)
+    forged = [*lines[:-1], lines[-1].replace(b'"done"', b'"evil"')]
+    log_of(site).write_bytes(b"".join(forged))
+    for path in kept(site):
+        path.unlink()
+    leaves = b"".join(leaf_hash(line[:-1]) for line in forged)
+    tree = Tree()
+    for line in forged:
+        tree.add(line[:-1])
+    origin = origin_of(stolen.keyring.keyring_id, leaf_hash(forged[0][:-1]))
+    note = signed_note(Checkpoint(origin, tree.size, tree.root()), stolen.keyring.audit_key, stolen.sign_audit)
+    log = log_name(stolen.keyring.keyring_id, leaf_hash(forged[0][:-1]))
+    shutil.rmtree(site.directory / "checkpoints")
+    CheckpointDirectory(site.directory / "checkpoints").write(log, tree.size, note, leaves)
+    found = site.run("audit", "verify", "--json").json
+    assert found["checkpoints"] == 0
+    assert found["covered"] < len(forged)
+    key = site.ok("audit", "key").text.strip()
+    outcome = site.run("audit", "verify", "--json", "--key", key)
+    assert [finding["what"] for finding in outcome.json["findings"]] == ["uncovered"]
+
+
+def test_a_process_that_missed_a_rekey_signs_nothing(sqlite_site: Site) -> None:
+    site = lived(sqlite_site)
+    with site.world():
+        inst = wiring.installation(str(site.config), World.present(), prompt=lambda label, twice: None)
+        try:
+            stale = open_owned(inst)
+            site.ok("master", "rekey")
+            before = kept(site)
+            checkpoint(inst, stale)
+        finally:
+            inst.close()
+    assert kept(site) == before
+    site.ok("rotate", "--force", "--reason", "goes on")
+    assert site.ok("audit", "verify", "--json").json["whole"]

@@ -15,7 +15,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from netraven_keys.crypto.signing import signature_fits
@@ -29,6 +29,10 @@ _SIGNATURE = re.compile("— ([^ +\n]+) ([A-Za-z0-9+/]+={0,2})")
 
 class NotACheckpoint(ValueError):
     """The text is no checkpoint, or its signature does not fit the key. Its message holds no part of the text."""
+
+
+class SignedTooLate(NotACheckpoint):
+    """A former key of the log has signed it, for more lines than there were when the key was replaced."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,29 @@ def read_note(note: bytes, public_key: bytes) -> Checkpoint:
     if not all(signature_fits(public_key, signature, text) for signature in ours):
         raise NotACheckpoint("its signature does not fit")
     return checkpoint
+
+
+def read_note_of(note: bytes, present: bytes, former: Mapping[bytes, int]) -> Checkpoint:
+    """By the log's key, or by one before it as far as it was the log's: `former` has the number of lines of each.
+    Raises NotACheckpoint, SignedTooLate."""
+    try:
+        return read_note(note, present)
+    except NotACheckpoint:
+        point, size = _by_a_former_key(note, former)
+        if point is None:
+            raise
+    if point.size > size:
+        raise SignedTooLate("a former key of the log has signed it after it was replaced")
+    return point
+
+
+def _by_a_former_key(note: bytes, former: Mapping[bytes, int]) -> tuple[Checkpoint | None, int]:
+    for key, size in former.items():
+        try:
+            return read_note(note, key), size
+        except NotACheckpoint:
+            continue
+    return None, 0
 
 
 def unverified(note: bytes) -> Checkpoint:

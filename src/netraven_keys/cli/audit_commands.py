@@ -184,6 +184,7 @@ def _verified_json(found: audit_trail.Verified) -> dict[str, Any]:
         "torn_bytes": examined.torn,
         "checkpoints": found.checkpoints,
         "key_kept_elsewhere": found.key.kept,
+        "checkpoints_by_other_keys": found.left_out,
         "unfinished": list(examined.unfinished),
         "other_logs": list(found.others),
         "findings": [{"what": f.what, "line": f.line, "text": f.text} for f in examined.findings],
@@ -205,6 +206,9 @@ def _print_verified(found: audit_trail.Verified) -> None:
         )
     for number in examined.unfinished:
         show.line(f"  line {number} was begun and has no result: it runs now, or its process died")
+    if found.left_out:
+        show.line(f"  {show.plural(found.left_out, 'checkpoint')} left out: by another key of this log, from before or")
+        show.line("  after a rekey. `audit key` prints the present one, to be kept in place of the one before")
     for log in found.others:
         show.line(f"  of another log of this keyring checkpoints are kept: {log}")
     if not found.key.kept:

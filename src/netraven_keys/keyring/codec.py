@@ -8,6 +8,7 @@ same spelling. What a field means is in docs/formats/keyring.md.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, Final
 
 from netraven_keys.errors import KeyringTampered
@@ -100,15 +101,19 @@ def _document(keyring: Keyring) -> dict[str, Any]:
         },
         "slots": [_slot_out(slot) for slot in keyring.slots],
         "keys": [_key_out(key) for key in keyring.keys],
-        "predecessors": [
-            {
-                "signing_key": b64(mark.signing_key),
-                "signature": b64(mark.signature),
-                "backups": list(mark.backups),
-            }
-            for mark in keyring.predecessors
-        ],
+        "predecessors": [_predecessor_out(mark) for mark in keyring.predecessors],
     }
+
+
+def _predecessor_out(mark: Predecessor) -> dict[str, Any]:
+    members: dict[str, Any] = {
+        "signing_key": b64(mark.signing_key),
+        "signature": b64(mark.signature),
+        "backups": list(mark.backups),
+    }
+    if mark.audit_key is None:
+        return members
+    return {**members, "audit_key": b64(mark.audit_key), "audit_size": mark.audit_size}
 
 
 def _slot_out(slot: Slot) -> dict[str, Any]:
@@ -214,9 +219,13 @@ def _check_whole(keyring: Keyring) -> None:
 
 
 def _predecessor_in(members: Any) -> Predecessor:
-    members = exactly(members, "signing_key", "signature", "backups")
+    audited = isinstance(members, dict) and "audit_key" in members
+    members = exactly(members, "signing_key", "signature", "backups", *(("audit_key", "audit_size") if audited else ()))
     backups = items(members["backups"], lambda digest: matching(_HEX64, digest))
-    return Predecessor(octets(members["signing_key"], 32), octets(members["signature"], 64), backups)
+    mark = Predecessor(octets(members["signing_key"], 32), octets(members["signature"], 64), backups)
+    if not audited:
+        return mark
+    return replace(mark, audit_key=octets(members["audit_key"], 32), audit_size=number(members["audit_size"], 0))
 
 
 def _slot_in(members: Any) -> Slot:

@@ -160,12 +160,15 @@ class Predecessor:
     """A signing key of before a rekey. `signature` is its own, over the key that took its place.
 
     `backups` are the SHA-256 digests of the contents of the backups that were good then: it speaks for no
-    other, because somebody who is gone may know it.
+    other, because somebody who is gone may know it. `audit_key` signed checkpoints of up to `audit_size` lines; it
+    is None after a rekey by a release that kept it.
     """
 
     signing_key: bytes
     signature: bytes
     backups: tuple[str, ...] = ()
+    audit_key: bytes | None = None
+    audit_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,10 @@ class Keyring:
     slots: tuple[Slot, ...]
     keys: tuple[NamedKey, ...] = field(default=())
     predecessors: tuple[Predecessor, ...] = field(default=())
+
+    def former_audit_keys(self) -> dict[bytes, int]:
+        """Those before the present one, each with the number of lines up to which it signed."""
+        return {p.audit_key: p.audit_size for p in self.predecessors if p.audit_key is not None}
 
     def key(self, name: str) -> NamedKey:
         """Raises UnknownKey."""

@@ -185,25 +185,37 @@ def _sealed_anew(owned: OwnedKeyring, key: NamedKey, root: seal.Sealer) -> Named
 
 
 def rekeyed(
-    owned: OwnedKeyring, master_keys: Sequence[MasterKey], now: datetime, *, backups: Sequence[str] = ()
+    owned: OwnedKeyring,
+    master_keys: Sequence[MasterKey],
+    now: datetime,
+    *,
+    backups: Sequence[str] = (),
+    audit_size: int = 0,
 ) -> tuple[OwnedKeyring, list[str]]:
-    """The keyring with a new root key, signing key and wrapping keys; and the slots that are dropped, by name,
-    because no master key at hand opens them.
+    """The keyring with a new root key, signing key, audit key and wrapping keys; and the slots that are dropped, by
+    name, because no master key at hand opens them. `audit_size` is how many lines the audit log has.
 
     The old signing key signs the new one, so that older backups are known as this keyring's: those of the
     digests `backups`, and no others. Raises Refused when no owner slot would be left.
     """
-    keyring, root, seed = owned.keyring, random_key(), random_key()
+    keyring, root, seed, audit_seed = owned.keyring, random_key(), random_key(), random_key()
     sealer = seal.Sealer(keyring.keyring_id, root)
     public_key = public_key_of(seed)
-    mark = Predecessor(keyring.signing_key, owned.signed(succession(keyring.keyring_id, public_key)), tuple(backups))
+    mark = Predecessor(
+        keyring.signing_key,
+        owned.signed(succession(keyring.keyring_id, public_key)),
+        tuple(backups),
+        keyring.audit_key,
+        audit_size,
+    )
     keys = tuple(_sealed_anew(owned, key, sealer) for key in keyring.keys)
     bare = replace(
         keyring,
         signing_key=public_key,
         sealed_signing_seed=sealer.seal(seed, seal.SIGNING_SEED),
         sealed_journal_key=sealer.seal(owned.journal_key, seal.JOURNAL_KEY),
-        sealed_audit_seed=sealer.seal(owned.root.open(keyring.sealed_audit_seed, seal.AUDIT_SEED), seal.AUDIT_SEED),
+        audit_key=public_key_of(audit_seed),
+        sealed_audit_seed=sealer.seal(audit_seed, seal.AUDIT_SEED),
         keys=keys,
         predecessors=(*keyring.predecessors, mark),
     )

@@ -7,8 +7,8 @@ document, whose own signature nobody checks without a master key; what is return
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from netraven_keys.audit import proofs
@@ -16,8 +16,10 @@ from netraven_keys.audit.chain import leaf_hash, root_of
 from netraven_keys.audit.checkpoint import (
     Checkpoint,
     NotACheckpoint,
+    SignedTooLate,
     origin_of,
     read_note,
+    read_note_of,
     read_verifier_key,
     verifier_key,
 )
@@ -33,21 +35,42 @@ from netraven_keys.storage.checkpoints import Kept
 @dataclass(frozen=True)
 class Key:
     """`kept` says that the caller brought it, and did not take it from the keyring's document; then `log` is the one
-    that it is the key of."""
+    that it is the key of. `former` are keys before it that it stands in for, each with how many lines it signed: none
+    of one that was brought. `others` are keys of the same log that are not to be believed."""
 
     keyring_id: str
     public: bytes
     kept: bool
     log: str = ""
+    former: Mapping[bytes, int] = field(default_factory=dict)
+    others: frozenset[bytes] = frozenset()
+
+    def read(self, note: bytes) -> Checkpoint:
+        """Raises NotACheckpoint."""
+        return read_note_of(note, self.public, self.former)
+
+    def is_of_another(self, note: bytes) -> bool:
+        """Whether one of `others` has signed it: the keyring was rekeyed before, or since."""
+        return any(_reads(note, other) for other in self.others)
+
+
+def _reads(note: bytes, public: bytes) -> bool:
+    try:
+        read_note(note, public)
+    except NotACheckpoint:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
 class Verified:
-    """`others` are other logs of this keyring of which checkpoints are kept."""
+    """`others` are other logs of this keyring of which checkpoints are kept; `left_out` is how many checkpoints of
+    this one another key has signed."""
 
     examined: Examined
     key: Key
     checkpoints: int
+    left_out: int
     others: tuple[str, ...]
 
 
@@ -63,11 +86,20 @@ def key_of(inst: Installation, given: str | None) -> Key:
             origin, public = read_verifier_key(given)
         except NotACheckpoint as problem:
             raise UsageError(f"the key given cannot be used: {problem}", remedy=_KEY_REMEDY) from None
-        return Key(origin.split("/")[1], public, kept=True, log=_log_of(origin))
+        keyring_id = origin.split("/")[1]
+        return Key(keyring_id, public, kept=True, log=_log_of(origin), others=_others(inst, keyring_id, public))
     keyring = _document(inst)
     if keyring is None:
         raise NotInitialised(f"there is no keyring at {inst.store.place} that would name the key", remedy=_KEY_REMEDY)
-    return Key(keyring.keyring_id, keyring.audit_key, kept=False)
+    return Key(keyring.keyring_id, keyring.audit_key, kept=False, former=keyring.former_audit_keys())
+
+
+def _others(inst: Installation, keyring_id: str, public: bytes) -> frozenset[bytes]:
+    """What the keyring's document names beside the key that was brought."""
+    keyring = _document(inst)
+    if keyring is None or keyring.keyring_id != keyring_id:
+        return frozenset()
+    return frozenset({keyring.audit_key, *keyring.former_audit_keys()} - {public})
 
 
 _KEY_REMEDY = "Give what `netraven-keys audit key` printed once: --key VERIFIER_KEY."
@@ -103,13 +135,15 @@ def verify(inst: Installation, given: str | None, kept: Sequence[tuple[str, byte
     examined = examine(surveyed, Evidence(points, () if found is None else found.leaves, anchor))
     if key.kept and key.log != own and not examined.findings:
         findings.append(Finding("other", f"this log is {own or 'empty'}, and the key given is of {key.log}"))
-    if key.kept and not examined.covered and not examined.findings:
+    covered = examined.covered
+    if key.kept:  # the head in keyring.json is signed by a key that nobody brought
+        covered = min(covered, max((point.size for _, point in points), default=0))
+    if key.kept and not covered and not examined.findings:
         findings.append(Finding("uncovered", "no checkpoint by the key given covers a line of this log"))
-    examined = Examined(
-        examined.size, examined.covered, examined.torn, examined.unfinished, (*examined.findings, *findings)
-    )
+    examined = Examined(examined.size, covered, examined.torn, examined.unfinished, (*examined.findings, *findings))
     others = tuple(log for log in places if found is None or log != found.log)
-    return Verified(examined, key, len(points), others)
+    left_out = 0 if found is None else sum(key.is_of_another(note) for note in found.notes.values())
+    return Verified(examined, key, len(points), left_out, others)
 
 
 def _meant(
@@ -131,8 +165,12 @@ def _meant(
 def _readable(place: str, kept: Kept, key: Key, findings: list[Finding]) -> Iterator[tuple[str, Checkpoint]]:
     for size, note in kept.notes.items():
         where = f"{place}/{kept.log}/{size:012d}.checkpoint"
+        if key.is_of_another(note):
+            continue
         try:
-            point = read_note(note, key.public)
+            point = key.read(note)
+        except SignedTooLate:
+            continue  # by a process that had not seen a rekey; a newer one covers its lines
         except NotACheckpoint as problem:
             findings.append(Finding("checkpoint", f"{where} cannot be used: {problem}"))
             continue
@@ -147,7 +185,7 @@ def _brought(
 ) -> Iterator[tuple[str, Checkpoint]]:
     for name, note in kept:
         try:
-            point = read_note(note, key.public)
+            point = key.read(note)
         except NotACheckpoint as problem:
             raise UsageError(f"{name} cannot be used: {problem}") from None
         if log and _log_of(point.origin) != log:
@@ -198,7 +236,7 @@ def prove_growth(inst: Installation, kept: bytes) -> bytes:
     point, note = _newest(inst)
     key = key_of(inst, None)
     try:
-        old = read_note(kept, key.public)
+        old = key.read(kept)
     except NotACheckpoint as problem:
         raise UsageError(f"the checkpoint given cannot be used: {problem}") from None
     if old.size > point.size:

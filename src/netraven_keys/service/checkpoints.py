@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from netraven_keys.audit.checkpoint import Checkpoint, NotACheckpoint, origin_of, read_note, signed_note
+from netraven_keys.audit.checkpoint import (
+    Checkpoint,
+    NotACheckpoint,
+    SignedTooLate,
+    origin_of,
+    read_note_of,
+    signed_note,
+)
 from netraven_keys.audit.events import Event
 from netraven_keys.audit.log import Details, Leaves
 from netraven_keys.errors import AuditBroken, AuditUnavailable, NetravenKeysError, StorageFailed
+from netraven_keys.keyring import codec
 from netraven_keys.keyring.model import Keyring
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.service.installation import Installation
@@ -41,7 +49,10 @@ def _newest(inst: Installation, keyring: Keyring) -> Checkpoint | None:
     if note is None:
         return None
     try:
-        return read_note(note, keyring.audit_key)
+        return read_note_of(note, keyring.audit_key, keyring.former_audit_keys())
+    except SignedTooLate as problem:
+        inst.warn(f"the newest checkpoint of the audit log was left out: {problem}")
+        return None  # the keyring has the head of the log at the time of its own last save
     except NotACheckpoint as problem:
         raise AuditBroken(
             f"the newest checkpoint in {inst.checkpoints.place}/{log} is none of the audit log: {problem}",
@@ -55,7 +66,7 @@ def checkpoint(inst: Installation, owned: OwnedKeyring) -> None:
     keyring = owned.keyring
     try:
         leaves = check_log(inst, keyring)
-        if not leaves.size:
+        if not leaves.size or _has_another_key(inst, keyring):
             return
         first = leaves.hashes[:32]
         point = Checkpoint(origin_of(keyring.keyring_id, first), leaves.size, leaves.root)
@@ -63,6 +74,12 @@ def checkpoint(inst: Installation, owned: OwnedKeyring) -> None:
         inst.checkpoints.write(log_name(keyring.keyring_id, first), leaves.size, note, leaves.hashes)
     except (StorageFailed, AuditUnavailable, AuditBroken) as problem:
         inst.warn(f"no checkpoint of the audit log was written: {problem.message}")
+
+
+def _has_another_key(inst: Installation, keyring: Keyring) -> bool:
+    """Whether the keyring was rekeyed while this process went on with the one before. Then it is not for it to sign."""
+    document = inst.store.load()
+    return document is None or codec.decode(document)[0].audit_key != keyring.audit_key
 
 
 def record_fact(

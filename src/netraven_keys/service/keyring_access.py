@@ -99,7 +99,6 @@ def check_history(
     A database that cannot be reached is passed over with a warning, because one that is away must not
     stop the rotation of what lies elsewhere; with `must_reach`, TargetUnavailable is raised.
     """
-    check_log(inst, keyring)
     _check_epoch(inst, keyring, inst.audit.last_epoch(keyring.keyring_id), "the audit log")
     recorded = inst.audit.fingerprint(keyring.keyring_id)
     if recorded not in (None, fingerprint(keyring.signing_key)):
@@ -107,6 +106,7 @@ def check_history(
             "the keyring is signed by another key than the last `master rekey` made: a copy of before it, or one that "
             "somebody made with it, was put back"
         )
+    check_log(inst, keyring)  # after these: an older keyring does not know the key of newer checkpoints either
     for rows in inst.epoch_rows:
         try:
             seen = rows.last_seen(keyring.keyring_id)

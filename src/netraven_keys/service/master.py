@@ -87,7 +87,9 @@ def rekey(
 
     def renewed(owned: OwnedKeyring) -> tuple[OwnedKeyring, tuple[str, ...]]:
         digests = [manifest.content_sha256 for manifest in known]
-        new, dropped = slots.rekeyed(owned, at_hand, inst.clock.now(), backups=digests)
+        new, dropped = slots.rekeyed(
+            owned, at_hand, inst.clock.now(), backups=digests, audit_size=inst.audit.head().size
+        )
         unnamed = sorted(set(dropped) - set(drop))
         if unnamed:
             raise Refused(
