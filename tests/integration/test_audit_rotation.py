@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import random
 import shutil
 import signal
@@ -423,3 +425,39 @@ def test_an_installation_whose_log_is_rotated(sqlite_site: Site) -> None:
     site.ok("rotate", "--force", "--reason", "x")
     files(directory)[0].chmod(0o644)
     assert "audit-000000000000.jsonl is open to others" in site.run("doctor").text
+
+
+# --- heads that are signed or saved ---------------------------------------------------------------
+
+
+def test_a_head_to_be_signed_has_no_line_that_the_disk_may_lose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has written a line and not synced it yet; its sync fails, and it takes the line away."""
+    log = filled(tmp_path, 1)
+    size = log.head().size
+    synced: list[int] = []
+    real = os.fsync
+
+    def sync(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    heads: list[int] = []
+    with (tmp_path / "audit.jsonl").open("r+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        end = other.seek(0, os.SEEK_END)
+        line = {"seq": size, "event": "x", "phase": "result", "operation": "o", "keyring_id": "a", "epoch": 1}
+        other.write(json.dumps(line).encode() + b"\n")
+        other.flush()
+        assert log_at(tmp_path).head().size == size + 1  # who only looks does not wait
+        waiting = threading.Thread(target=lambda: heads.append(log_at(tmp_path).head(settled=True).size))
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        other.truncate(end)
+        fcntl.flock(other, fcntl.LOCK_UN)
+    waiting.join(10)
+    assert heads == [size]
+    assert (tmp_path / "audit.jsonl").stat().st_ino in synced

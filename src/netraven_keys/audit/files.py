@@ -7,6 +7,7 @@ nothing was renamed while it looked at the other names.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -87,13 +88,20 @@ def check_end(part: Part, end: int) -> None:
 
 
 @contextmanager
-def opened(directory: Path) -> Iterator[Files]:
-    """Raises AuditUnavailable, for what the operating system refuses inside the block as well."""
+def opened(directory: Path, *, settled: bool = False) -> Iterator[Files]:
+    """Raises AuditUnavailable, for what the operating system refuses inside the block as well.
+
+    `settled`: nobody is in the middle of an append, and whatever is read outlives a power loss. For a head that is
+    signed or saved: one with a line more than the disk has would look like a cut log for ever.
+    """
     path = directory / LOG
     try:
         while True:
             newest = _open_newest(path)
             try:
+                if settled and newest is not None:
+                    fcntl.flock(newest, fcntl.LOCK_SH)
+                    os.fsync(newest)
                 names = rotated(directory)
                 if newest is None or is_at(newest, path):
                     yield Files(directory, names, newest)

@@ -105,9 +105,10 @@ class AuditLog:
 
     # --- reading ----------------------------------------------------------------------------------
 
-    def head(self) -> Head:
-        """Raises AuditUnavailable, AuditBroken."""
-        with opened(self._directory) as files:
+    def head(self, *, settled: bool = False) -> Head:
+        """`settled`: one to be saved or signed, of lines that outlive a power loss. Raises AuditUnavailable,
+        AuditBroken."""
+        with opened(self._directory, settled=settled) as files:
             self._read_on(files)
         return Head(self._tree.size, self._tree.root())
 
@@ -173,14 +174,14 @@ class AuditLog:
         """Raises AuditBroken unless the log begins with exactly what the keyring was saved with."""
         self.check_heads([("the keyring was saved with", anchor_size, anchor_root)])
 
-    def check_heads(self, heads: Sequence[tuple[str, int, bytes]]) -> Leaves:
-        """The log as it is. Raises AuditBroken unless it begins with each of these trees.
+    def check_heads(self, heads: Sequence[tuple[str, int, bytes]], *, settled: bool = False) -> Leaves:
+        """The log as it is (`settled`: as in `head`). Raises AuditBroken unless it begins with each of these trees.
 
         Read line by line: it is done in each change, and the log grows for years.
         """
         wanted, found = {size for _, size, _ in heads}, {0: Tree().root()}
         tree, hashes = Tree(), bytearray()
-        with opened(self._directory) as files:
+        with opened(self._directory, settled=settled) as files:
             for line in files.lines():
                 leaf = leaf_hash(line)
                 hashes += leaf

@@ -24,15 +24,15 @@ def log_name(keyring_id: str, first_leaf: bytes) -> str:
     return f"{keyring_id}-{first_leaf[:4].hex()}"
 
 
-def check_log(inst: Installation, keyring: Keyring) -> Leaves:
-    """The log as it is. Raises AuditBroken unless it begins as the keyring was saved with, and as the newest
-    checkpoint of it says."""
+def check_log(inst: Installation, keyring: Keyring, *, settled: bool = False) -> Leaves:
+    """The log as it is; `settled` for a head that is to be signed. Raises AuditBroken unless it begins as the keyring
+    was saved with, and as the newest checkpoint of it says."""
     anchor = keyring.audit_head
     heads = [("the keyring was saved with", anchor.size, anchor.root_hash)]
     newest = _newest(inst, keyring)
     if newest is not None:
         heads.append(("its newest checkpoint was made for", newest.size, newest.root))
-    return inst.audit.check_heads(heads)
+    return inst.audit.check_heads(heads, settled=settled)
 
 
 def _newest(inst: Installation, keyring: Keyring) -> Checkpoint | None:
@@ -65,7 +65,7 @@ def checkpoint(inst: Installation, owned: OwnedKeyring) -> None:
     log records is made by then, and the next one signs for both."""
     keyring = owned.keyring
     try:
-        leaves = check_log(inst, keyring)
+        leaves = check_log(inst, keyring, settled=True)
         if not leaves.size or _has_another_key(inst, keyring):
             return
         first = leaves.hashes[:32]

@@ -62,7 +62,7 @@ def gather(inst: Installation, period: Period, software: str) -> Evidence:
             f"the audit log is not whole, so it is no evidence: {whole.examined.findings[0].text}",
             remedy="`netraven-keys audit verify` names the lines.",
         )
-    leaves = check_log(inst, owned.keyring)
+    leaves = check_log(inst, owned.keyring, settled=True)
     if not leaves.size or document is None:
         raise NotInitialised("the audit log has no line yet")
     digest = hashlib.sha256()

@@ -90,7 +90,7 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _create(inst: Installation) -> OwnedKeyring:
-    head = inst.audit.head()
+    head = inst.audit.head(settled=True)
     new = create.new_keyring(inst.all_master_keys(), AuditHead(head.size, head.root_hash), inst.clock.now())
     return create_keyring(inst, KeyringCreated(tuple(slot.name for slot in new.keyring.slots)), new)
 

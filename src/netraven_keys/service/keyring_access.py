@@ -187,7 +187,7 @@ def _save(
 ) -> OwnedKeyring:
     before = owned.keyring
     operation = inst.audit.intent(event, now=inst.clock.now(), keyring_id=before.keyring_id, epoch=before.epoch)
-    head = inst.audit.head()
+    head = inst.audit.head(settled=True)
     saved = replace(
         changed,
         epoch=before.epoch + 1,
