@@ -358,3 +358,22 @@ def test_each_change_of_a_slot_is_on_the_record(sqlite_site: Site) -> None:
     changes = ["slot.added", "slot.added", "slot.rewrapped", "slot.removed", "keyring.rekeyed"]
     assert events[-6:] == [*changes, "backup.written"]
     assert Path(path).read_text().strip() not in text
+
+
+def test_a_rekey_that_ends_before_the_manifests_are_signed_again_goes_on(
+    sqlite_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backups of before are named by the keyring, so nobody is sent to look for another volume."""
+    site = sqlite_site
+    truth = site.credentials(1)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("netraven_keys.service.master.sign_again", killed)
+        assert site.run("master", "rekey").status == 130
+    assert len(site.keyring().predecessors) == 1
+    site.ok("rotate", "--force", "--reason", "goes on")
+    assert site.plaintexts() == truth
+    site.ok("rotate")

@@ -221,12 +221,26 @@ def check_held(inst: Installation, keyring: Keyring, name: str, number: int) -> 
 
 def _check_place(inst: Installation, keyring: Keyring) -> None:
     """Raises BackupFailed where backups were written and none is there: then it is not the place they are in."""
-    if inst.audit.has_done(BackupWritten.name, keyring.keyring_id) and not good_backups(inst, keyring):
+    if not inst.audit.has_done(BackupWritten.name, keyring.keyring_id):
+        return
+    if not good_backups(inst, keyring) and not _has_one_of_before(inst, keyring):
         raise BackupFailed(
             f"{inst.backups.place} holds none of the backups that were written: is another volume mounted there?",
             remedy="Mount the right one. If the place is meant to be new: netraven-keys backup create",
             command="netraven-keys backup create",
         )
+
+
+def _has_one_of_before(inst: Installation, keyring: Keyring) -> bool:
+    """A rekey that was interrupted before it signed the manifests again: the keyring itself names those backups. They
+    hold nothing for the gate, and say that this is the place."""
+    named = {digest for mark in keyring.predecessors for digest in mark.backups}
+    for name in inst.backups.names() if named else ():
+        content = inst.backups.read_manifest(name, limit=manifests.MAX_MANIFEST)
+        manifest = None if content is None else manifests.decode(content, None)
+        if manifest is not None and manifest.content_sha256 in named:
+            return True
+    return False
 
 
 def check_gate(inst: Installation) -> None:

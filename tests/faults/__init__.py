@@ -1,0 +1,1 @@
+"""Faults made on purpose: power losses, kills, errors. Each kind prints a seed, and takes it back."""

@@ -1,0 +1,223 @@
+"""Power is lost at every moment of a command: what the disk may hold then opens, is no older than what was
+acknowledged, looks like no attack, and one more command goes on from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from netraven_keys import wiring
+from netraven_keys.config.world import World
+from netraven_keys.keyring import codec
+from netraven_keys.keyring.model import Keyring
+from netraven_keys.masterkeys import generated
+from netraven_keys.service.backup import list_backups
+from netraven_keys.service.installation import Installation
+from netraven_keys.service.keyring_access import check_history, open_owned
+from netraven_keys.storage.directory import DirectoryStore
+from tests.faults.disk import Recorder, after, key_of, lay_out, states
+from tests.site import Site
+
+LONG = os.environ.get("NETRAVEN_KEYS_FAULTS") == "long"
+SEED = int(os.environ.get("SEED", random.randrange(10**9)))
+# States that are laid out and opened, and those of them from which the work goes on to its end.
+STATES = 25_000 if LONG else 250
+RESUMED = 400 if LONG else 8
+PER_MOMENT = 2_000 if LONG else 60
+FORCE = ("rotate", "--force", "--reason", "power")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`prepare` comes before, `command` is what power is lost in, `resume` what somebody would type then."""
+
+    name: str
+    command: tuple[str, ...]
+    resume: tuple[str, ...] = ("rotate",)
+    prepare: Callable[[Site], Any] = lambda site: site.credentials(4)
+
+
+def _declared(site: Site) -> None:
+    site.execute("CREATE TABLE credentials (id TEXT PRIMARY KEY, password TEXT)")
+    site.target("credentials", "password")
+
+
+def _with_second_owner(site: Site) -> None:
+    site.credentials(4)
+    other = site.directory / "second.key"
+    other.write_bytes(generated.generate().expose())
+    other.chmod(0o600)
+    site.settings["master_keys"] = [
+        {"name": "daily", "provider": "env"},
+        {"name": "second", "provider": "file", "path": str(other)},
+    ]
+    site.write_settings()
+
+
+def _rotated_away(site: Site) -> None:
+    """Each change begins a new file of the audit log."""
+    site.credentials(4)
+    site.settings["audit"]["max_file_mib"] = 0.0001
+    site.write_settings()
+
+
+def _unswept(site: Site) -> None:
+    site.credentials(4)
+    site.ok("keys", "stage", "credentials", "--reason", "test")
+    site.ok("keys", "activate", "credentials", "v2", "--reason", "test")
+
+
+SCENARIOS = [
+    Scenario("init", ("init",), ("init",), _declared),
+    Scenario("rotate", FORCE),
+    Scenario("reencrypt", ("reencrypt",), ("reencrypt",), _unswept),
+    Scenario("compromise", ("compromise", "credentials", "v1", "--reason", "power")),
+    Scenario("backup", ("backup", "create"), ("backup", "create")),
+    Scenario("master-add", ("master", "add", "second"), ("status",), _with_second_owner),
+    Scenario("master-rekey", ("master", "rekey"), ("status",)),
+    Scenario("census", ("census",), ("census",)),
+]
+
+
+@dataclass
+class Trial:
+    """One scenario's record, and how to look at what a power loss leaves of it."""
+
+    site: Site
+    database: Path
+    recorder: Recorder
+    truth: dict[str, str]
+    snapshots: list[bytes] = field(default_factory=list)
+    acknowledged: int = 0
+
+    def note(self) -> tuple[int, int]:
+        content = self.database.read_bytes()
+        if not self.snapshots or self.snapshots[-1] != content:
+            self.snapshots.append(content)
+        return self.acknowledged, len(self.snapshots) - 1
+
+    def lay_out(self, state: Any, snapshot: int) -> None:
+        shutil.rmtree(self.site.directory)
+        lay_out(state, self.site.directory)
+        for leftover in self.database.parent.glob(f"{self.database.name}-*"):
+            leftover.unlink()
+        self.database.write_bytes(self.snapshots[snapshot])
+
+
+def epoch_of(document: bytes) -> int:
+    return codec.decode(document)[0].epoch
+
+
+def opened(site: Site) -> Installation:
+    with site.world():
+        return wiring.installation(str(site.config), World.present(), prompt=lambda label, twice: None)
+
+
+def look(trial: Trial, acknowledged: int) -> None:
+    """What must be so in every state, without changing it."""
+    document = DirectoryStore(trial.site.keys).load() if trial.site.keys.exists() else None
+    if document is None:
+        assert acknowledged == 0, "an acknowledged keyring is gone"
+        return
+    assert epoch_of(document) >= acknowledged, "an acknowledged epoch is gone"
+    with trial.site.world():
+        inst = opened(trial.site)
+        try:
+            keyring = open_owned(inst).keyring
+            check_history(inst, keyring)
+            good = [one.manifest for one in list_backups(inst, keyring) if one.manifest is not None and not one.wrong]
+        finally:
+            inst.close()
+    for key in keyring.keys:
+        for version in key.versions:
+            if version.activated_at is not None:
+                held = any(manifest.holds(version.key_id) for manifest in good)
+                assert held or _spoken_for(trial.site, keyring), f"no backup holds v{version.number}"
+
+
+def _spoken_for(site: Site, keyring: Keyring) -> bool:
+    """Between a rekey and the new signatures of the manifests, the keyring itself names the backups that are good."""
+    known = {digest for mark in keyring.predecessors for digest in mark.backups}
+    manifests = [json.loads(path.read_bytes()) for path in (site.directory / "backups").glob("*.json")]
+    return any(one["content_sha256"] in known for one in manifests)
+
+
+def go_on(trial: Trial, scenario: Scenario) -> None:
+    """The work goes on from there, to its end."""
+    site = trial.site
+    outcome = site.run(*scenario.resume)
+    assert outcome.status in (0, 3), (outcome.text, outcome.err)
+    for command in (("rotate",), FORCE):
+        outcome = site.run(*command)
+        assert outcome.status == 0, (command, outcome.text, outcome.err)
+    assert site.plaintexts() == trial.truth
+    newest = site.keyring().key("credentials").versions[-1].number
+    (census,) = site.ok("census", "--json").json["targets"]
+    assert census["versions"] == ({f"v{newest}": len(trial.truth)} if trial.truth else {})
+    outcome = site.run("audit", "verify", "--json")
+    assert outcome.status == 0, outcome.json["findings"]
+
+
+def recorded(site: Site, database: Path, scenario: Scenario) -> Trial:
+    made = scenario.prepare(site)
+    truth = made if isinstance(made, dict) else site.plaintexts() if site.keys.exists() else {}
+    trial = Trial(site, database, Recorder(site.directory), truth)
+    trial.acknowledged = 0 if not site.keys.exists() else site.keyring().epoch
+    trial.recorder._note = trial.note
+    trial.note()
+    save = DirectoryStore.save
+
+    def saved(store: DirectoryStore, document: bytes, **options: Any) -> None:
+        save(store, document, **options)
+        trial.acknowledged = epoch_of(document)
+
+    with trial.recorder.recording(), mock.patch.object(DirectoryStore, "save", saved):
+        outcome = site.run(*scenario.command)
+    assert outcome.status == 0, (outcome.text, outcome.err)
+    return trial
+
+
+def moments(count: int, chance: random.Random) -> Sequence[int]:
+    return chance.sample(range(count + 1), count + 1)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_power_may_go_at_any_moment(
+    scenario: Scenario, sqlite_site: Site, sqlite_url: str, record_property: Any
+) -> None:
+    chance = random.Random(f"{SEED}-{scenario.name}")
+    trial = recorded(sqlite_site, Path(sqlite_url.split("///")[1]), scenario)
+    ops, notes = trial.recorder.ops, [(trial.recorder.begin and 0, 0), *trial.recorder.notes]
+    assert len(ops) > 5
+    seen: set[Any] = set()
+    candidates: list[tuple[int, Any]] = []
+    for moment in moments(len(ops), chance):
+        for state in states(after(trial.recorder.begin, ops[:moment]), chance, PER_MOMENT):
+            one = (key_of(state), notes[moment])
+            if hash(one) not in seen:
+                seen.add(hash(one))
+                candidates.append((moment, state))
+    chosen = candidates if len(candidates) <= STATES else chance.sample(candidates, STATES)
+    resumed = set(chance.sample(range(len(chosen)), min(RESUMED, len(chosen))))
+    for number, (moment, state) in enumerate(chosen):
+        acknowledged, snapshot = notes[moment]
+        trial.lay_out(state, snapshot)
+        try:
+            look(trial, acknowledged)
+            if number in resumed:
+                go_on(trial, scenario)
+        except BaseException as problem:
+            problem.add_note(f"SEED={SEED}, moment {moment} of {len(ops)}: after {ops[moment - 1 : moment]}")
+            raise
+    figures = {"moments": len(ops) + 1, "states": len(candidates), "opened": len(chosen), "resumed": len(resumed)}
+    record_property("power", json.dumps({scenario.name: figures}))
+    print(f"power {scenario.name}: {figures}, SEED={SEED}")
