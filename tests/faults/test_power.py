@@ -7,7 +7,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from netraven_keys import wiring
 from netraven_keys.config.world import World
 from netraven_keys.keyring import codec
 from netraven_keys.keyring.model import Keyring
-from netraven_keys.masterkeys import generated
 from netraven_keys.service.backup import list_backups
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import check_history, open_owned
 from netraven_keys.storage.directory import DirectoryStore
 from tests.faults.disk import Recorder, after, key_of, lay_out, states
+from tests.faults.scenarios import SCENARIOS, Scenario, go_on, prepared
 from tests.site import Site
 
 LONG = os.environ.get("NETRAVEN_KEYS_FAULTS") == "long"
@@ -33,59 +33,6 @@ SEED = int(os.environ.get("SEED", random.randrange(10**9)))
 STATES = 25_000 if LONG else 250
 RESUMED = 400 if LONG else 8
 PER_MOMENT = 2_000 if LONG else 60
-FORCE = ("rotate", "--force", "--reason", "power")
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """`prepare` comes before, `command` is what power is lost in, `resume` what somebody would type then."""
-
-    name: str
-    command: tuple[str, ...]
-    resume: tuple[str, ...] = ("rotate",)
-    prepare: Callable[[Site], Any] = lambda site: site.credentials(4)
-
-
-def _declared(site: Site) -> None:
-    site.execute("CREATE TABLE credentials (id TEXT PRIMARY KEY, password TEXT)")
-    site.target("credentials", "password")
-
-
-def _with_second_owner(site: Site) -> None:
-    site.credentials(4)
-    other = site.directory / "second.key"
-    other.write_bytes(generated.generate().expose())
-    other.chmod(0o600)
-    site.settings["master_keys"] = [
-        {"name": "daily", "provider": "env"},
-        {"name": "second", "provider": "file", "path": str(other)},
-    ]
-    site.write_settings()
-
-
-def _rotated_away(site: Site) -> None:
-    """Each change begins a new file of the audit log."""
-    site.credentials(4)
-    site.settings["audit"]["max_file_mib"] = 0.0001
-    site.write_settings()
-
-
-def _unswept(site: Site) -> None:
-    site.credentials(4)
-    site.ok("keys", "stage", "credentials", "--reason", "test")
-    site.ok("keys", "activate", "credentials", "v2", "--reason", "test")
-
-
-SCENARIOS = [
-    Scenario("init", ("init",), ("init",), _declared),
-    Scenario("rotate", FORCE),
-    Scenario("reencrypt", ("reencrypt",), ("reencrypt",), _unswept),
-    Scenario("compromise", ("compromise", "credentials", "v1", "--reason", "power")),
-    Scenario("backup", ("backup", "create"), ("backup", "create")),
-    Scenario("master-add", ("master", "add", "second"), ("status",), _with_second_owner),
-    Scenario("master-rekey", ("master", "rekey"), ("status",)),
-    Scenario("census", ("census",), ("census",)),
-]
 
 
 @dataclass
@@ -151,25 +98,8 @@ def _spoken_for(site: Site, keyring: Keyring) -> bool:
     return any(one["content_sha256"] in known for one in manifests)
 
 
-def go_on(trial: Trial, scenario: Scenario) -> None:
-    """The work goes on from there, to its end."""
-    site = trial.site
-    outcome = site.run(*scenario.resume)
-    assert outcome.status in (0, 3), (outcome.text, outcome.err)
-    for command in (("rotate",), FORCE):
-        outcome = site.run(*command)
-        assert outcome.status == 0, (command, outcome.text, outcome.err)
-    assert site.plaintexts() == trial.truth
-    newest = site.keyring().key("credentials").versions[-1].number
-    (census,) = site.ok("census", "--json").json["targets"]
-    assert census["versions"] == ({f"v{newest}": len(trial.truth)} if trial.truth else {})
-    outcome = site.run("audit", "verify", "--json")
-    assert outcome.status == 0, outcome.json["findings"]
-
-
 def recorded(site: Site, database: Path, scenario: Scenario) -> Trial:
-    made = scenario.prepare(site)
-    truth = made if isinstance(made, dict) else site.plaintexts() if site.keys.exists() else {}
+    truth = prepared(site, scenario)
     trial = Trial(site, database, Recorder(site.directory), truth)
     trial.acknowledged = 0 if not site.keys.exists() else site.keyring().epoch
     trial.recorder._note = trial.note
@@ -214,7 +144,7 @@ def test_power_may_go_at_any_moment(
         try:
             look(trial, acknowledged)
             if number in resumed:
-                go_on(trial, scenario)
+                go_on(trial.site, trial.truth, scenario)
         except BaseException as problem:
             problem.add_note(f"SEED={SEED}, moment {moment} of {len(ops)}: after {ops[moment - 1 : moment]}")
             raise
