@@ -1,4 +1,4 @@
-"""Runs commands in forked children and kills them at a chosen change of the outside world.
+"""Runs commands in forked children and kills them, or lets a call fail, at a chosen change of the outside world.
 
 A point is just before or just after a call that changes a file (open to create, write, fsync, rename, unlink, mkdir,
 truncate) or the database (each statement, each commit). The process that forks has everything imported, so a run costs
@@ -23,6 +23,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 import netraven_keys.cli.main as command_line
 
+_WRITE = os.write
 _CHANGES = ("write", "fsync", "ftruncate", "rename", "unlink", "mkdir", "chmod", "fchmod", "chown", "fchown")
 
 
@@ -56,18 +57,44 @@ class Points:
 
         return opening
 
+    def ask_database(self) -> None:
+        """Before and after each statement."""
+        event.listen(Engine, "before_cursor_execute", lambda *_: self.pass_())
+        event.listen(Engine, "after_cursor_execute", lambda *_: self.pass_())
+        mock.patch.object(DefaultDialect, "do_commit", self.around(DefaultDialect.do_commit)).start()
 
-def run(arguments: list[str], kill_at: int, report: int) -> None:
+
+class Failures(Points):
+    """Counts calls that change files, and lets the chosen one fail with an error number, or write a part only (0)."""
+
+    def __init__(self, fail_at: int, error: int) -> None:
+        super().__init__(fail_at)
+        self._error = error
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def around(*arguments: Any, **options: Any) -> Any:
+            self.count += 1
+            if self.count != self.kill_at:
+                return call(*arguments, **options)
+            if self._error:
+                raise OSError(self._error, os.strerror(self._error))
+            if call is _WRITE and len(arguments[1]) > 1:
+                return call(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+            return call(*arguments, **options)
+
+        return around
+
+    def ask_database(self) -> None:
+        """Its faults are others'."""
+
+
+def run(arguments: list[str], points: Points, report: int) -> None:
     """In the child: the command, and on `report` how many points it has."""
-    points = Points(kill_at)
     patched = {name: points.around(getattr(os, name)) for name in _CHANGES} | {"open": points.opening(os.open)}
-    event.listen(Engine, "before_cursor_execute", lambda *_: points.pass_())
-    event.listen(Engine, "after_cursor_execute", lambda *_: points.pass_())
-    commit = points.around(DefaultDialect.do_commit)
-    write = os.write
-    with mock.patch.multiple(os, **patched), mock.patch.object(DefaultDialect, "do_commit", commit):
+    points.ask_database()
+    with mock.patch.multiple(os, **patched):
         status = command_line.main(arguments)
-    write(report, f"{status} {points.count}".encode())
+    _WRITE(report, f"{status} {points.count}".encode())
     os._exit(0)
 
 
@@ -79,7 +106,8 @@ def _child(request: dict[str, Any], report: int) -> None:
     for fd, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, fd)
     try:
-        run(request["arguments"], request["kill_at"], report)
+        at, error = request["at"], request["error"]
+        run(request["arguments"], Points(at) if error is None else Failures(at, error), report)
     finally:
         os._exit(70)
 
