@@ -13,8 +13,9 @@ import pytest
 from netraven_keys.audit.chain import leaf_hash
 from netraven_keys.audit.log import AuditLog
 from netraven_keys.errors import StorageFailed
+from netraven_keys.ports import Kept
 from netraven_keys.service.checkpoints import log_name
-from netraven_keys.storage.checkpoints import CheckpointDirectory, Kept
+from netraven_keys.storage.checkpoints import CheckpointDirectory
 from tests.site import IDENTITY, Site
 
 

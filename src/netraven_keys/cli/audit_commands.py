@@ -186,6 +186,7 @@ def _verified_json(found: audit_trail.Verified) -> dict[str, Any]:
         "key_kept_elsewhere": found.key.kept,
         "unfinished": list(examined.unfinished),
         "other_logs": list(found.others),
+        "unused": list(found.unused),
         "findings": [{"what": f.what, "line": f.line, "text": f.text} for f in examined.findings],
     }
 
@@ -205,6 +206,8 @@ def _print_verified(found: audit_trail.Verified) -> None:
         )
     for number in examined.unfinished:
         show.line(f"  line {number} was begun and has no result: it runs now, or its process died")
+    for text in found.unused:
+        show.line(f"  {show.safe(text)}")
     for log in found.others:
         show.line(f"  of another log of this keyring checkpoints are kept: {log}")
     if not found.key.kept:
