@@ -54,7 +54,6 @@ WITHOUT_EFFECT = (
     "keys.<name>.destroy",
     "keys.<name>.data_backups_kept_days",
     "keys.<name>.destroy_after_days",
-    "audit.checkpoint_path",
 )
 
 SETTINGS_HEAD = f"""\

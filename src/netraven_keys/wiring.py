@@ -15,6 +15,7 @@ from netraven_keys.audit.log import AuditLog
 from netraven_keys.audit.syslog import Syslog
 from netraven_keys.config import backups, startup
 from netraven_keys.config import settings as config
+from netraven_keys.config.audit import Audit
 from netraven_keys.config.channels import channels
 from netraven_keys.config.master_keys import Prompt, master_key_from
 from netraven_keys.config.settings import Loaded, load_settings
@@ -23,7 +24,7 @@ from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
 from netraven_keys.hooks.programs import Programs
 from netraven_keys.legacy import netraven
-from netraven_keys.ports import Clock, MasterKey, Sealer
+from netraven_keys.ports import CheckpointStore, Clock, MasterKey, Sealer
 from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.service.installation import BackupPolicy, Installation, ManagedTarget
@@ -33,6 +34,7 @@ from netraven_keys.storage.directory import DirectoryStore
 from netraven_keys.storage.exposures import ExposureDirectory
 from netraven_keys.storage.schedule import ScheduleDirectory
 from netraven_keys.storage.volumes import volumes
+from netraven_keys.targets.checkpoint_tables import CheckpointTables, checkpoint_engine
 from netraven_keys.targets.discovery import Discovery
 from netraven_keys.targets.engines import make_engine, printable, same_place
 from netraven_keys.targets.epoch_table import EpochTable
@@ -102,19 +104,21 @@ def assemble(
     for target in settings.targets:
         if target.url not in engines:
             engines[target.url] = make_engine(target.url)
+    urls = {target.url for target in settings.targets}
     epoch_rows = [
         EpochTable(engine, name=settings.epoch_table, place=printable(url))
         for url, engine in engines.items()
-        if settings.epoch_table is not None
+        if settings.epoch_table is not None and url in urls
     ]
-    urls = {target.url for target in settings.targets}
+    syslog = _syslog(settings.audit, warn)
     rotation = settings.security.key_rotation
     master_keys = _MasterKeys(settings.master_keys, world, prompt)
     return Installation(
         store=DirectoryStore(Path(rotation.key_path), group=settings.keyring_group),
         schedule=ScheduleDirectory(Path(rotation.key_path), group=settings.keyring_group),
-        audit=_audit_log(settings.audit, warn),
-        checkpoints=CheckpointDirectory(Path(settings.audit.checkpoint_path)),
+        audit=_audit_log(settings.audit, syslog),
+        checkpoints=_checkpoint_stores(settings.audit, engines),
+        checkpoint_sink=syslog if settings.audit.checkpoint_syslog else None,
         exposures=ExposureDirectory(Path(settings.audit.path) / "exposures"),
         clock=clock or SystemClock(),
         who=who(),
@@ -163,7 +167,7 @@ def assemble(
         propagation_seconds=settings.propagation_seconds,
         prove_wait_seconds=settings.prove_wait_seconds,
         notices=notices,
-        warn=warn,
+        warn=cache(warn),  # a place that is away is found so by each of many changes
         close=lambda: _dispose(engines.values()),
     )
 
@@ -181,10 +185,24 @@ def backup_opener(
     return backups.opener(backup, world, prompt, password=password, identities=identities)
 
 
-def _audit_log(audit: config.Audit, warn: Callable[[str], None]) -> AuditLog:
+def _syslog(audit: Audit, warn: Callable[[str], None]) -> Syslog | None:
     to = audit.syslog
-    sink = None if to is None else Syslog(to.address, facility=to.facility, form=to.format, warn=warn)
+    return None if to is None else Syslog(to.address, facility=to.facility, form=to.format, warn=warn)
+
+
+def _audit_log(audit: Audit, sink: Syslog | None) -> AuditLog:
     return AuditLog(Path(audit.path), who=who(), max_file=audit.max_file_mib * _MIB or None, sink=sink)
+
+
+def _checkpoint_stores(audit: Audit, engines: dict[str, Engine]) -> list[CheckpointStore]:
+    found: list[CheckpointStore] = [CheckpointDirectory(Path(audit.checkpoint_path))]
+    if audit.checkpoint_url is not None:
+        name = f"checkpoints {audit.checkpoint_url}"  # an engine of its own, though a target may lie there too
+        if name not in engines:
+            engines[name] = checkpoint_engine(audit.checkpoint_url)
+        place = f"{printable(audit.checkpoint_url)} {audit.checkpoint_table}"
+        found.append(CheckpointTables(engines[name], name=audit.checkpoint_table, place=place))
+    return found
 
 
 def _check_distinct(targets: Sequence[config.Target]) -> None:

@@ -18,9 +18,10 @@ from netraven_keys.config.master_keys import master_key_from, nobody
 from netraven_keys.config.world import World
 from netraven_keys.errors import StorageFailed
 from netraven_keys.keyring.opened import OwnedKeyring, open_document
+from netraven_keys.ports import Kept
 from netraven_keys.service.checkpoints import checkpoint, log_name
 from netraven_keys.service.keyring_access import open_owned
-from netraven_keys.storage.checkpoints import CheckpointDirectory, Kept
+from netraven_keys.storage.checkpoints import CheckpointDirectory
 from tests.site import IDENTITY, Site
 
 

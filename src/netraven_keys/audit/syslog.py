@@ -1,8 +1,8 @@
-"""Audit lines to syslog: RFC 5424, over the local datagram socket, UDP (RFC 5426) or TCP (RFC 6587, octets counted).
+"""Audit lines and checkpoints to syslog: RFC 5424, over the local datagram socket, UDP (RFC 5426) or TCP (RFC 6587).
 
-A copy for whoever watches; the log itself is what is durable. What cannot be sent is a warning once and is not sent
-later: the numbers in the lines show the gap. A socket is opened for each line, which are few, and nothing waits longer
-than the limit; after a failure nothing is tried for a while.
+TCP counts octets. A copy for whoever watches; the log itself is what is durable. What cannot be sent is a warning once
+and is not sent later: the numbers in the lines show the gap. A socket is opened for each line, which are few, and
+nothing waits longer than the limit; after a failure nothing is tried for a while.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ _PORTS = {"udp": 514, "tcp": 601}
 _LIMIT_SECONDS = 2.0
 _REST_SECONDS = 60.0
 _NOTHING = "-"
+CHECKPOINT = "audit.checkpoint"
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,16 @@ def _plain(text: str) -> str:
     return "".join(c if " " <= c <= "~" else json.dumps(c)[1:-1] for c in text)
 
 
+def checkpoint_message(note: bytes, at: datetime, *, facility: int, host: str, process: int) -> bytes:
+    """A signed checkpoint as one message: the note is the text `note` of a JSON object, whatever form lines have."""
+    stamp = at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    text = json.dumps({"event": CHECKPOINT, "at": stamp, "note": note.decode("utf-8")}, ensure_ascii=True)
+    header = f"<{facility * 8 + 6}>1 {stamp} {_printable(host, 255)} netraven-keys {process} {CHECKPOINT} -"
+    return f"{header} {_plain(text)}".encode("ascii")
+
+
 class Syslog:
-    """AuditSink. `warn` is told once."""
+    """AuditSink and CheckpointSink. `warn` is told once."""
 
     def __init__(self, address: str, *, facility: str, form: str, warn: Callable[[str], None]) -> None:
         self._place = address
@@ -84,15 +94,24 @@ class Syslog:
         self._rests_until = float("-inf")
 
     def send(self, line: bytes) -> None:
+        host, process = socket.gethostname(), os.getpid()
+        text = message(line, facility=self._facility, form=self._form, host=host, process=process)
+        self._send(text, "a line of the audit log, which has it")
+
+    def send_checkpoint(self, note: bytes, at: datetime) -> None:
+        host, process = socket.gethostname(), os.getpid()
+        text = checkpoint_message(note, at, facility=self._facility, host=host, process=process)
+        self._send(text, "a checkpoint of the audit log")
+
+    def _send(self, text: bytes, what: str) -> None:
         if time.monotonic() < self._rests_until:
             return
-        text = message(line, facility=self._facility, form=self._form, host=socket.gethostname(), process=os.getpid())
         why = self._tried(lambda connection: connection.sendall(self._framed(text)))
         if why:
             self._rests_until = time.monotonic() + _REST_SECONDS
             if not self._warned:
                 self._warned = True
-                self._warn(f"syslog at {self._place} did not take a line of the audit log, which has it: {why}")
+                self._warn(f"syslog at {self._place} did not take {what}: {why}")
 
     def faults(self) -> list[Fault]:
         """Whether it could be reached now. Sends nothing, never raises; whether UDP arrives cannot be told."""

@@ -187,6 +187,7 @@ def _verified_json(found: audit_trail.Verified) -> dict[str, Any]:
         "checkpoints_by_other_keys": found.left_out,
         "unfinished": list(examined.unfinished),
         "other_logs": list(found.others),
+        "unused": list(found.unused),
         "findings": [{"what": f.what, "line": f.line, "text": f.text} for f in examined.findings],
     }
 
@@ -209,6 +210,8 @@ def _print_verified(found: audit_trail.Verified) -> None:
     if found.left_out:
         show.line(f"  {show.plural(found.left_out, 'checkpoint')} left out: by another key of this log, from before or")
         show.line("  after a rekey. `audit key` prints the present one, to be kept in place of the one before")
+    for text in found.unused:
+        show.line(f"  {show.safe(text)}")
     for log in found.others:
         show.line(f"  of another log of this keyring checkpoints are kept: {log}")
     if not found.key.kept:

@@ -20,8 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from netraven_keys.audit.syslog import parse_address
 from netraven_keys.config.alarms import Alarms, Mail, Webhook
+from netraven_keys.config.audit import Audit, Syslog
 from netraven_keys.config.document import Document, Path_, overlaid, read_document
 from netraven_keys.config.group import Group
 from netraven_keys.config.world import World
@@ -51,11 +51,6 @@ def _is_a_list(words: Any) -> Any:
 def _a_time(text: str) -> str:
     if not re.fullmatch("([01][0-9]|2[0-3]):[0-5][0-9]", text):
         raise ValueError("write it as 01:00, from 00:00 to 23:59")
-    return text
-
-
-def _a_syslog_address(text: str) -> str:
-    parse_address(text)
     return text
 
 
@@ -242,23 +237,6 @@ class NetravenLegacy(Group):
 
 class Legacy(Group):
     netraven: NetravenLegacy | None = None
-
-
-class Syslog(Group):
-    address: Annotated[str, AfterValidator(_a_syslog_address)] = Field(
-        "/dev/log", description="A datagram socket's path, or udp://host:514 or tcp://host:601."
-    )
-    facility: str = Field(
-        "authpriv", pattern="^(user|daemon|auth|authpriv|audit|local[0-7])$", description="What syslog files it under."
-    )
-    format: Literal["json", "cef"] = Field("json", description="The line as it is in the log, or CEF.")
-
-
-class Audit(Group):
-    path: str = Field("data/audit", description="Directory of the audit log.")
-    max_file_mib: int = Field(16, ge=0, le=65536, description="Size from which the log begins a new file; 0: never.")
-    checkpoint_path: str = Field("data/audit_checkpoints", description="Directory of signed checkpoints.")
-    syslog: Syslog | None = Field(None, description="Where a copy of each line is sent, once the log has it.")
 
 
 class Settings(Group):

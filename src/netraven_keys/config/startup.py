@@ -190,16 +190,18 @@ def _too_open(directory: Path, allowed: int) -> list[Finding]:
 
 def _databases(settings: Settings) -> list[Finding]:
     found: list[Finding] = []
-    for target in settings.targets:
+    declared = [(f"target {target.name!r}", target.url) for target in settings.targets]
+    if settings.audit.checkpoint_url is not None:
+        declared.append(("`audit.checkpoint_url`", settings.audit.checkpoint_url))
+    for whose, text in declared:
         try:
-            url = make_url(target.url)
+            url = make_url(text)
         except ArgumentError:
             continue  # said properly when the engine is made
         if url.password and (is_known_secret(url.password) or url.password == url.username):
             found.append(
                 Finding(
-                    f"the database password of target {target.name!r} is a default one, "
-                    "which production does not allow",
+                    f"the database password of {whose} is a default one, which production does not allow",
                     "Change the password of the database role.",
                 )
             )

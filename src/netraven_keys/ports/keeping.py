@@ -78,6 +78,62 @@ class AuditSink(Protocol):
         """What keeps lines from arriving. Sends nothing."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of one log: notes by number of lines, ascending; hashes of its lines."""
+
+    log: str
+    notes: dict[int, bytes]
+    leaves: Sequence[bytes]
+
+
+class CheckpointStore(Protocol):
+    """A place that keeps signed checkpoints, and the hash of each line. Only added to. A log is known by its name,
+    `<keyring id>-<log id>`.
+
+    Everything but `faults` raises StorageFailed or InsecurePermissions, within a time limit where a network is between.
+    """
+
+    @property
+    def place(self) -> str:
+        """Printable, without secrets."""
+        ...
+
+    def where(self, log: str, size: int) -> str:
+        """One checkpoint of it, for people."""
+        ...
+
+    def faults(self) -> list[Fault]:
+        """What is wrong with the place itself. Changes nothing, never raises."""
+        ...
+
+    def logs(self) -> list[str]:
+        """The names of those of which something is kept."""
+        ...
+
+    def covered(self, log: str) -> int:
+        """The lines under the newest checkpoint; 0 without one."""
+        ...
+
+    def newest(self, log: str) -> tuple[int, bytes] | None:
+        """The note that is kept as the one with the most lines, and how many those are; a reader compares."""
+        ...
+
+    def read(self, log: str) -> Kept:
+        """Everything; hashes as far as there is one for each line."""
+        ...
+
+    def write(self, log: str, size: int, note: bytes, leaves: bytes) -> None:
+        """`leaves` are the hashes of all lines so far, 32 bytes each. They are there before the note is."""
+        ...
+
+
+class CheckpointSink(Protocol):
+    """Takes a copy of each checkpoint. Never raises, never waits long; what keeps it away is said by AuditSink."""
+
+    def send_checkpoint(self, note: bytes, at: datetime) -> None: ...
+
+
 class KeyringStore(Protocol):
     """Where the document lies. Compare-and-swap, or two schedulers both rotate."""
 

@@ -16,7 +16,6 @@ from netraven_keys.audit.chain import leaf_hash, root_of
 from netraven_keys.audit.checkpoint import (
     Checkpoint,
     NotACheckpoint,
-    SignedTooLate,
     origin_of,
     read_note,
     read_note_of,
@@ -24,12 +23,12 @@ from netraven_keys.audit.checkpoint import (
     verifier_key,
 )
 from netraven_keys.audit.examine import Evidence, Examined, Finding, examine, survey
-from netraven_keys.errors import AuditBroken, NotInitialised, UsageError
+from netraven_keys.errors import AuditBroken, NetravenKeysError, NotInitialised, UsageError
 from netraven_keys.keyring import codec
 from netraven_keys.keyring.model import Keyring
+from netraven_keys.ports import CheckpointStore, Kept
 from netraven_keys.service.checkpoints import log_name
 from netraven_keys.service.installation import Installation
-from netraven_keys.storage.checkpoints import Kept
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,14 @@ def _reads(note: bytes, public: bytes) -> bool:
 @dataclass(frozen=True)
 class Verified:
     """`others` are other logs of this keyring of which checkpoints are kept; `left_out` is how many checkpoints of
-    this one another key has signed."""
+    this one another key has signed; `unused` says which places could not be read, and whose hashes name no line."""
 
     examined: Examined
     key: Key
     checkpoints: int
     left_out: int
     others: tuple[str, ...]
+    unused: tuple[str, ...]
 
 
 def _document(inst: Installation) -> Keyring | None:
@@ -114,7 +114,8 @@ def printed_key(inst: Installation) -> str:
 
 
 def verify(inst: Installation, given: str | None, kept: Sequence[tuple[str, bytes]]) -> Verified:
-    """`kept` are checkpoints that the caller brought, each with its file's name. Raises UsageError, NotInitialised.
+    """`kept` are checkpoints that the caller brought, each with its file's name. Raises UsageError, NotInitialised, and
+    where no place can be read what the first one raises.
 
     The log is read last: what a process that is writing adds meanwhile is more, and never missing.
     """
@@ -123,16 +124,29 @@ def verify(inst: Installation, given: str | None, kept: Sequence[tuple[str, byte
     anchor = None
     if keyring is not None and keyring.keyring_id == key.keyring_id:
         anchor = (keyring.audit_head.size, keyring.audit_head.root_hash)
-    places = [log for log in inst.checkpoints.logs() if log.startswith(f"{key.keyring_id}-")]
-    every = {log: inst.checkpoints.read(log) for log in places}
+    unused: list[str] = []
+    places = _read(inst, f"{key.keyring_id}-", unused)
     surveyed = survey(inst.audit.parts())
     leaves = surveyed.leaves
     own = log_name(key.keyring_id, leaves[0]) if leaves else ""
     findings: list[Finding] = []
-    found = _meant(every, key, own, leaves, anchor)
-    points = list(_readable(inst.checkpoints.place, found, key, findings)) if found is not None else []
-    points += _brought(kept, key, own if found is None else found.log, findings)
-    examined = examine(surveyed, Evidence(points, () if found is None else found.leaves, anchor))
+    meant_by = [(store, _meant(every, key, own, leaves, anchor)) for store, every in places]
+    found = [(store, meant) for store, meant in meant_by if meant is not None]
+    # A place that has nothing of the log that another one has keeps what was before it.
+    found = [one for one in found if one[1].log == (key.log or own)] or found
+    points: list[tuple[str, Checkpoint]] = []
+    hashes: tuple[int, Sequence[bytes]] = (0, ())
+    for store, meant in found:
+        of_place = list(_readable(store, meant, key, findings))
+        newest = max((point for _, point in of_place), key=lambda point: point.size, default=None)
+        points += of_place
+        signed = newest.size if newest is not None and root_of(meant.leaves[: newest.size]) == newest.root else 0
+        if newest is not None and not signed:
+            unused.append(f"the hashes in {store.place} are not those of its newest checkpoint, and name no line")
+        if signed > hashes[0] or not hashes[1]:
+            hashes = signed, meant.leaves
+    points += _brought(kept, key, found[0][1].log if found else own, findings)
+    examined = examine(surveyed, Evidence(points, hashes[1], anchor))
     if key.kept and key.log != own and not examined.findings:
         findings.append(Finding("other", f"this log is {own or 'empty'}, and the key given is of {key.log}"))
     covered = examined.covered
@@ -141,9 +155,24 @@ def verify(inst: Installation, given: str | None, kept: Sequence[tuple[str, byte
     if key.kept and not covered and not examined.findings:
         findings.append(Finding("uncovered", "no checkpoint by the key given covers a line of this log"))
     examined = Examined(examined.size, covered, examined.torn, examined.unfinished, (*examined.findings, *findings))
-    others = tuple(log for log in places if found is None or log != found.log)
-    left_out = 0 if found is None else sum(key.is_of_another(note) for note in found.notes.values())
-    return Verified(examined, key, len(points), left_out, others)
+    left_out = sum(key.is_of_another(note) for _, meant in found for note in meant.notes.values())
+    logs = {log for _, every in places for log in every} - {meant.log for _, meant in found}
+    return Verified(examined, key, len(points), left_out, tuple(sorted(logs)), tuple(unused))
+
+
+def _read(inst: Installation, prefix: str, unused: list[str]) -> list[tuple[CheckpointStore, dict[str, Kept]]]:
+    """What each place keeps of the logs of this keyring."""
+    found: list[tuple[CheckpointStore, dict[str, Kept]]] = []
+    problems: list[NetravenKeysError] = []
+    for store in inst.checkpoints:
+        try:
+            found.append((store, {log: store.read(log) for log in store.logs() if log.startswith(prefix)}))
+        except NetravenKeysError as problem:
+            problems.append(problem)
+    if problems and not found:
+        raise problems[0]
+    unused += [f"checkpoints could not be read: {problem.message}" for problem in problems]
+    return found
 
 
 def _meant(
@@ -162,15 +191,15 @@ def _meant(
     return max(every.values(), key=lambda kept: len(known.intersection(kept.leaves)), default=None)
 
 
-def _readable(place: str, kept: Kept, key: Key, findings: list[Finding]) -> Iterator[tuple[str, Checkpoint]]:
+def _readable(
+    store: CheckpointStore, kept: Kept, key: Key, findings: list[Finding]
+) -> Iterator[tuple[str, Checkpoint]]:
     for size, note in kept.notes.items():
-        where = f"{place}/{kept.log}/{size:012d}.checkpoint"
+        where = store.where(kept.log, size)
         if key.is_of_another(note):
             continue
         try:
             point = key.read(note)
-        except SignedTooLate:
-            continue  # by a process that had not seen a rekey; a newer one covers its lines
         except NotACheckpoint as problem:
             findings.append(Finding("checkpoint", f"{where} cannot be used: {problem}"))
             continue
@@ -203,14 +232,18 @@ def _log_of(origin: str) -> str:
 
 
 def _newest(inst: Installation) -> tuple[Checkpoint, bytes]:
-    """Raises AuditBroken where no checkpoint covers the log."""
+    """Of all places that can be read. Raises AuditBroken where no checkpoint covers the log."""
     first, key = inst.audit.first_leaf(), key_of(inst, None)
-    note = None if first is None else inst.checkpoints.newest(log_name(key.keyring_id, first))
-    try:
-        if note is not None:
-            return read_note(note, key.public), note
-    except NotACheckpoint:
-        note = None
+    found: list[tuple[Checkpoint, bytes]] = []
+    for store in inst.checkpoints if first is not None else ():
+        try:
+            kept = store.newest(log_name(key.keyring_id, first or b""))
+            if kept is not None:
+                found.append((read_note(kept[1], key.public), kept[1]))
+        except (NetravenKeysError, NotACheckpoint):
+            continue
+    if found:
+        return max(found, key=lambda one: one[0].size)
     raise AuditBroken("there is no checkpoint of this log to prove anything by", remedy="netraven-keys audit verify")
 
 

@@ -54,7 +54,7 @@ def _files(inst: Installation) -> Iterator[Finding]:
     for subject, faults in (
         ("key directory", inst.store.faults()),
         ("audit log", inst.audit.faults()),
-        ("audit checkpoints", inst.checkpoints.faults()),
+        *(("audit checkpoints", store.faults()) for store in inst.checkpoints),
     ):
         yield from _as_findings(subject, faults)
     for fault in inst.audit.sink_faults():

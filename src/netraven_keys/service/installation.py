@@ -11,6 +11,8 @@ from netraven_keys.errors import UnknownKey, UnknownTarget
 from netraven_keys.ports import (
     BackupStore,
     Channel,
+    CheckpointSink,
+    CheckpointStore,
     Clock,
     Database,
     EpochRows,
@@ -25,7 +27,6 @@ from netraven_keys.ports import (
 from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.scheduling.timetable import Timetable
-from netraven_keys.storage.checkpoints import CheckpointDirectory
 from netraven_keys.storage.volumes import Volume
 
 # The longest time an application may go on with a keyring that was replaced (DESIGN section 9).
@@ -64,7 +65,8 @@ class Installation:
     store: KeyringStore
     schedule: ScheduleStore
     audit: AuditLog
-    checkpoints: CheckpointDirectory
+    checkpoints: Sequence[CheckpointStore]
+    checkpoint_sink: CheckpointSink | None
     exposures: ExposureStore
     clock: Clock
     who: str

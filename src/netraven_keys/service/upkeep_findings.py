@@ -9,10 +9,11 @@ from itertools import islice
 
 from netraven_keys.errors import NetravenKeysError
 from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.ports import CheckpointStore
 from netraven_keys.service.backup import good_backups
 from netraven_keys.service.backup_status import CREATE, DRILL
 from netraven_keys.service.checkpoints import log_name
-from netraven_keys.service.finding import Finding, Severity
+from netraven_keys.service.finding import Finding, Severity, of_error
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import open_owned, read_journal
 from netraven_keys.storage.volumes import Volume
@@ -62,16 +63,25 @@ def checkpoints_made(inst: Installation) -> Iterator[Finding]:
     first = None if owned is None else inst.audit.first_leaf()
     if owned is None or first is None:
         return
-    covered = max(inst.checkpoints.sizes(log_name(owned.keyring.keyring_id, first)), default=0)
+    for store in inst.checkpoints:
+        try:
+            yield from _covered(inst, store, log_name(owned.keyring.keyring_id, first))
+        except NetravenKeysError as problem:
+            yield of_error("audit checkpoints", problem)
+
+
+def _covered(inst: Installation, store: CheckpointStore, log: str) -> Iterator[Finding]:
+    covered = store.covered(log)
     left = inst.audit.head().size - covered
     if left > 0 and not covered:
-        message = f"there is no checkpoint of the audit log in {inst.checkpoints.place}"
+        message = f"there is no checkpoint of the audit log in {store.place}"
         yield Finding(Severity.WARNING, "audit checkpoints", message, CREATE)
     elif left > 0:
         since = _recorded(next(islice(inst.audit.lines(), covered, None), b""))
         if since is not None and inst.clock.now() - since > _PATIENCE:
             message = (
-                f"the last {left:,} lines of the audit log, since {since:%Y-%m-%d %H:%M} UTC, are in no checkpoint"
+                f"the last {left:,} lines of the audit log, since {since:%Y-%m-%d %H:%M} UTC, are in no checkpoint "
+                f"in {store.place}"
             )
             yield Finding(Severity.WARNING, "audit checkpoints", message, CREATE)
 
@@ -90,11 +100,10 @@ def room_left(inst: Installation) -> Iterator[Finding]:
         elif free < _LITTLE and free * 10 < size:
             yield Finding(Severity.WARNING, "volumes", message, remedy="Make room before nothing can be saved.")
     places = {volume.name: volume.device for volume in inst.volumes()}
-    if len({places.get(name) for name in _NEEDED_WHOLE}) == 1:
+    if len(inst.checkpoints) == 1 and len({places.get(name) for name in _NEEDED_WHOLE}) == 1:
         message = "the audit log and its checkpoints are on one volume: who changes the one can change the other"
-        yield Finding(
-            Severity.NOTE, "audit checkpoints", message, remedy="Put `audit.checkpoint_path` on another volume."
-        )
+        remedy = "Put `audit.checkpoint_path` on another volume, or set `audit.checkpoint_url`."
+        yield Finding(Severity.NOTE, "audit checkpoints", message, remedy=remedy)
 
 
 def _opened(inst: Installation) -> OwnedKeyring | None:

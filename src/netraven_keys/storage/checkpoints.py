@@ -11,11 +11,11 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from netraven_keys.faults import Fault
+from netraven_keys.ports import Kept
 from netraven_keys.storage import durable
 from netraven_keys.storage.faults import directory_faults
 
@@ -27,17 +27,8 @@ _MAX_NOTE = 64 * 1024
 _MAX_LEAVES = 256 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What is kept of one log: notes by number of lines, ascending; hashes of its lines."""
-
-    log: str
-    notes: dict[int, bytes]
-    leaves: Sequence[bytes]
-
-
 class CheckpointDirectory:
-    """Raises StorageFailed for everything that the operating system refuses."""
+    """CheckpointStore in files. Raises StorageFailed for everything that the operating system refuses."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -46,12 +37,13 @@ class CheckpointDirectory:
     def place(self) -> str:
         return str(self._directory)
 
+    def where(self, log: str, size: int) -> str:
+        return str(self._path(log, size))
+
     def faults(self) -> list[Fault]:
-        """What is wrong with the directory. Changes nothing, never raises."""
         return directory_faults(self._directory, ())
 
     def logs(self) -> list[str]:
-        """The logs of which something is kept, by `<keyring id>-<log id>`."""
         try:
             return sorted(entry.name for entry in self._directory.iterdir() if _LOG.fullmatch(entry.name))
         except FileNotFoundError:
@@ -59,7 +51,7 @@ class CheckpointDirectory:
         except OSError as problem:
             raise durable.failed("read", self._directory, problem) from problem
 
-    def sizes(self, log: str) -> Iterator[int]:
+    def _sizes(self, log: str) -> Iterator[int]:
         """Of the checkpoints of a log, in no order. One name at a time: there are more each week, for years."""
         directory = os.path.join(self._directory, log)
         try:
@@ -74,14 +66,16 @@ class CheckpointDirectory:
             raise durable.failed("read", self._directory / log, problem) from problem
 
     def read(self, log: str) -> Kept:
-        notes = {size: self._note(log, size) for size in sorted(self.sizes(log))}
+        notes = {size: self._note(log, size) for size in sorted(self._sizes(log))}
         content = durable.read_regular(self._directory / log / LEAVES, limit=_MAX_LEAVES, group_may_read=True) or b""
         return Kept(log, notes, _leaves(content))
 
-    def newest(self, log: str) -> bytes | None:
-        """The note with the most lines."""
-        size = max(self.sizes(log), default=None)
-        return None if size is None else self._note(log, size)
+    def covered(self, log: str) -> int:
+        return max(self._sizes(log), default=0)
+
+    def newest(self, log: str) -> tuple[int, bytes] | None:
+        size = max(self._sizes(log), default=None)
+        return None if size is None else (size, self._note(log, size))
 
     def _note(self, log: str, size: int) -> bytes:
         return durable.read_regular(self._path(log, size), limit=_MAX_NOTE, group_may_read=True) or b""
@@ -90,7 +84,7 @@ class CheckpointDirectory:
         return self._directory / log / f"{size:012d}.checkpoint"
 
     def write(self, log: str, size: int, note: bytes, leaves: bytes) -> None:
-        """`leaves` are the hashes of all lines so far, 32 bytes each. One that is there is not written again."""
+        """A hash that is there is not written again."""
         directory = self._directory / log
         durable.make_directory(self._directory)
         durable.make_directory(directory)

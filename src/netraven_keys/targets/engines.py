@@ -35,13 +35,13 @@ _GONE_AFTER_A_MINUTE = {
 SUPPORTED = ("sqlite", "postgresql")
 
 
-def parse_url(url: str) -> URL:
+def parse_url(url: str, setting: str = "a target's `url`") -> URL:
     """Raises BadConfiguration. A missing driver name becomes the one we use."""
     try:
         parsed = make_url(url)
     except exc.ArgumentError:
         raise BadConfiguration(
-            "a target's `url` is not a database URL", remedy="Write it as sqlite:///path or postgresql://user@host/db."
+            f"{setting} is not a database URL", remedy="Write it as sqlite:///path or postgresql://user@host/db."
         ) from None
     backend = parsed.get_backend_name()
     if backend not in SUPPORTED:
@@ -50,7 +50,7 @@ def parse_url(url: str) -> URL:
         )
     if "@" in (parsed.host or "") or any("pass" in name.lower() for name in parsed.query):
         raise BadConfiguration(
-            "a target's `url` gives its password in a place where it would be shown",
+            f"{setting} gives its password in a place where it would be shown",
             remedy="Write it between the user and the host, with @ as %40, : as %3A and / as %2F.",
         )
     if backend == "postgresql":
@@ -65,15 +65,14 @@ def make_engine(url: str) -> Engine:
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_engine(parsed)
+    return postgres_engine(parsed, connect_timeout=10, pool_pre_ping=True, pool_size=1, max_overflow=2)
+
+
+def postgres_engine(url: URL, *, connect_timeout: int, **pool: Any) -> Engine:
+    """Raises BadConfiguration without the driver."""
+    connect_args = {"connect_timeout": connect_timeout, "application_name": "netraven-keys", **_GONE_AFTER_A_MINUTE}
     try:
-        engine = sqlalchemy.create_engine(
-            parsed,
-            hide_parameters=True,
-            pool_pre_ping=True,
-            pool_size=1,
-            max_overflow=2,
-            connect_args={"connect_timeout": 10, "application_name": "netraven-keys", **_GONE_AFTER_A_MINUTE},
-        )
+        engine = sqlalchemy.create_engine(url, hide_parameters=True, connect_args=connect_args, **pool)
     except ModuleNotFoundError:
         raise BadConfiguration(
             "PostgreSQL needs the psycopg driver, which is not installed",
