@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from netraven_keys.audit.learned import Operation
+from netraven_keys.audit.log import AuditLog
 from netraven_keys.client import ApplicationKeyring, open_keyring
 from netraven_keys.errors import NetravenKeysError, NotMine, UnknownKey
 from netraven_keys.keyring.opened import OwnedKeyring, open_document
@@ -16,7 +18,7 @@ from netraven_keys.masterkeys import generated
 from netraven_keys.masterkeys.from_text import TextMasterKey, master_key_from_text
 from tests.acceptance.test_backups import identity_file
 from tests.acceptance.test_restore import newest, restore
-from tests.site import Site
+from tests.site import IDENTITY, Site
 
 FORCE = ("rotate", "--force", "--reason", "test")
 PLACE = {"table": "credentials", "column": "password"}
@@ -377,3 +379,67 @@ def test_a_rekey_that_ends_before_the_manifests_are_signed_again_goes_on(
     site.ok("rotate", "--force", "--reason", "goes on")
     assert site.plaintexts() == truth
     site.ok("rotate")
+
+
+def test_two_rekeys_the_second_killed_after_its_save_go_on(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record of the second has no result yet; what its intent names is as good as what the first one made."""
+    site = sqlite_site
+    truth = site.credentials(1)
+    site.ok("master", "rekey")
+    real = AuditLog.result
+
+    def killed(self: AuditLog, operation: Operation, *arguments: object, **options: object) -> None:
+        if operation.event == "keyring.rekeyed":
+            raise KeyboardInterrupt
+        real(self, operation, *arguments, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AuditLog, "result", killed)
+        assert site.run("master", "rekey").status == 130
+    assert len(site.keyring().predecessors) == 2
+    for command in (("rotate", "--force", "--reason", "goes on"), ("backup", "create"), ("master", "rekey")):
+        site.ok(*command)
+    assert site.plaintexts() == truth
+    assert site.ok("audit", "verify", "--json").json["whole"]
+
+
+def test_after_it_was_recovered_the_keyring_of_before_is_still_an_older_copy(
+    sqlite_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = sqlite_site
+    site.credentials(1)
+    site.ok("master", "rekey")
+    older = (site.keys / "keyring.json").read_bytes()
+    real = AuditLog.result
+
+    def killed(self: AuditLog, operation: Operation, *arguments: object, **options: object) -> None:
+        if operation.event == "keyring.rekeyed":
+            raise KeyboardInterrupt
+        real(self, operation, *arguments, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AuditLog, "result", killed)
+        site.run("master", "rekey")
+    site.ok("rotate", "--force", "--reason", "recovers")
+    (site.keys / "keyring.json").write_bytes(older)
+    assert site.run("rotate", "--force", "--reason", "older").status == 4
+
+
+def test_a_backup_of_before_a_rekey_is_refused_where_the_log_knows_of_it(sqlite_site: Site, tmp_path: Path) -> None:
+    site = sqlite_site
+    site.credentials(1)
+    before = tmp_path / "before"
+    shutil.copytree(site.directory / "backups", before)
+    site.ok("master", "rekey")
+    (site.keys / "keyring.json").unlink()
+    identity = tmp_path / "identity"
+    identity.write_text(f"{IDENTITY}\n")
+    identity.chmod(0o600)
+    [old] = sorted(before.glob("*.age"))[-1:]
+    outcome = site.run("restore", str(old), "--identity", str(identity), "--reason", "disk lost")
+    assert outcome.status == 4, outcome.text
+    assert "before the last `master rekey`" in outcome.err
+    assert not (site.keys / "keyring.json").exists()
+    [new] = sorted((site.directory / "backups").glob("*.age"))[-1:]
+    outcome = site.run("restore", str(new), "--identity", str(identity), "--reason", "disk lost", "--dry-run")
+    assert outcome.status == 0, outcome.err

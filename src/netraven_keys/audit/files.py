@@ -101,7 +101,7 @@ def opened(directory: Path, *, settled: bool = False) -> Iterator[Files]:
             try:
                 if settled and newest is not None:
                     fcntl.flock(newest, fcntl.LOCK_SH)
-                    os.fsync(newest)
+                    durable.sync(newest)
                 names = rotated(directory)
                 if newest is None or is_at(newest, path):
                     yield Files(directory, names, newest)

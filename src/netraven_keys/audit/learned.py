@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Operation:
-    """An intent that waits for its result."""
+    """An intent that waits for its result. `epoch` is the one before it, `fingerprint` that of the signing key that it
+    makes, empty where it makes none."""
 
     id: str
     event: str
     keyring_id: str
+    epoch: int = 0
+    fingerprint: str = ""
 
 
 @dataclass
@@ -24,7 +27,13 @@ class Learned:
     done: set[tuple[str, str]] = field(default_factory=set)
     fingerprints: dict[str, str] = field(default_factory=dict)
     versions: dict[tuple[str, str], int] = field(default_factory=dict)
-    _intended: dict[str, str] = field(default_factory=dict)
+
+    def fingerprints_of(self, keyring_id: str) -> set[str]:
+        """Of the signing keys that the keyring may have: the one that the last rekey made, and those that unfinished
+        ones may have made. Empty where any is as good."""
+        last = self.fingerprints.get(keyring_id)
+        begun = {op.fingerprint for op in self.open.values() if op.fingerprint and op.keyring_id == keyring_id}
+        return set() if last is None else {last, *begun}
 
     def take(self, line: bytes) -> None:
         """Raises ValueError for what is no audit line."""
@@ -35,17 +44,21 @@ class Learned:
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError("it is not an audit line") from None
         if phase == "intent":
-            self.open[operation] = Operation(operation, event, keyring_id)
-            if "fingerprint" in record:
-                self._intended[operation] = str(record["fingerprint"])
+            made = str(record.get("fingerprint", ""))
+            self.open[operation] = Operation(operation, event, keyring_id, epoch, made)
             if isinstance(record.get("version"), int):
                 place = (keyring_id, str(record.get("key")))
                 self.versions[place] = max(record["version"], self.versions.get(place, 0))
             return
-        self.open.pop(operation, None)
-        fingerprint = self._intended.pop(operation, None)
+        begun = self.open.pop(operation, None)
         if record.get("outcome") == "done":
             self.done.add((event, keyring_id))
-            if fingerprint is not None:
-                self.fingerprints[keyring_id] = fingerprint
+        if begun is not None and begun.fingerprint and took_effect(str(record.get("outcome")), begun.epoch, epoch):
+            self.fingerprints[keyring_id] = begun.fingerprint
         self.epochs[keyring_id] = max(epoch, self.epochs.get(keyring_id, 0))
+
+
+def took_effect(outcome: str, before: int, after: int) -> bool:
+    """Of a change of the keyring, by the epochs of its intent and of its result: one that was recovered is written
+    before the next change, so the epoch tells whether its own save took place."""
+    return outcome == "done" or (outcome == "recovered" and after > before)

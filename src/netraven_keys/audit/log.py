@@ -155,10 +155,10 @@ class AuditLog:
                 found.append(intents.pop(record["operation"]))
         return found
 
-    def fingerprint(self, keyring_id: str) -> str | None:
-        """Of the signing key that the last recorded rekey made; None without one."""
+    def fingerprints(self, keyring_id: str) -> set[str]:
+        """Of the signing keys that a keyring may have by the rekeys on record; empty without one."""
         self.head()
-        return self._learned.fingerprints.get(keyring_id)
+        return self._learned.fingerprints_of(keyring_id)
 
     def highest_version(self, keyring_id: str, key: str) -> int:
         """The highest version of a key that any line speaks of; 0 when none does."""

@@ -190,10 +190,9 @@ def rekeyed(
     now: datetime,
     *,
     backups: Sequence[str] = (),
-    audit_size: int = 0,
 ) -> tuple[OwnedKeyring, list[str]]:
     """The keyring with a new root key, signing key, audit key and wrapping keys; and the slots that are dropped, by
-    name, because no master key at hand opens them. `audit_size` is how many lines the audit log has.
+    name, because no master key at hand opens them. How many lines the old audit key signed is for the caller to say.
 
     The old signing key signs the new one, so that older backups are known as this keyring's: those of the
     digests `backups`, and no others. Raises Refused when no owner slot would be left.
@@ -206,7 +205,6 @@ def rekeyed(
         owned.signed(succession(keyring.keyring_id, public_key)),
         tuple(backups),
         keyring.audit_key,
-        audit_size,
     )
     keys = tuple(_sealed_anew(owned, key, sealer) for key in keyring.keys)
     bare = replace(

@@ -100,8 +100,8 @@ def check_history(
     stop the rotation of what lies elsewhere; with `must_reach`, TargetUnavailable is raised.
     """
     _check_epoch(inst, keyring, inst.audit.last_epoch(keyring.keyring_id), "the audit log")
-    recorded = inst.audit.fingerprint(keyring.keyring_id)
-    if recorded not in (None, fingerprint(keyring.signing_key)):
+    recorded = inst.audit.fingerprints(keyring.keyring_id)
+    if recorded and fingerprint(keyring.signing_key) not in recorded:
         raise RolledBack(
             "the keyring is signed by another key than the last `master rekey` made: a copy of before it, or one that "
             "somebody made with it, was put back"

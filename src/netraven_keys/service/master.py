@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from netraven_keys.audit.events import KeyringRekeyed, SlotAdded, SlotRemoved, SlotRewrapped
@@ -87,9 +87,7 @@ def rekey(
 
     def renewed(owned: OwnedKeyring) -> tuple[OwnedKeyring, tuple[str, ...]]:
         digests = [manifest.content_sha256 for manifest in known]
-        new, dropped = slots.rekeyed(
-            owned, at_hand, inst.clock.now(), backups=digests, audit_size=inst.audit.head().size
-        )
+        new, dropped = slots.rekeyed(owned, at_hand, inst.clock.now(), backups=digests)
         unnamed = sorted(set(dropped) - set(drop))
         if unnamed:
             raise Refused(
@@ -108,10 +106,12 @@ def rekey(
     made: list[OwnedKeyring] = []
 
     def once(owned: OwnedKeyring) -> OwnedKeyring:
-        """The very keys that the record names."""
+        """The very keys that the record names. What the former audit key signed ends here, where nobody else writes."""
         if made[0].keyring.epoch != owned.keyring.epoch:
             raise Busy("the keyring was changed by another process meanwhile", remedy="Run the command again.")
-        return made[0]
+        *earlier, mark = made[0].keyring.predecessors
+        mark = replace(mark, audit_size=inst.audit.head().size)
+        return made[0].owned(replace(made[0].keyring, predecessors=(*earlier, mark)))
 
     new, dropped = renewed(open_owned(inst))
     made.append(new)

@@ -185,6 +185,13 @@ def _check_audit(inst: Installation, keyring: Keyring, present: OwnedKeyring | N
         inst.audit.check(present.keyring.audit_head.size, present.keyring.audit_head.root_hash)
     elif keyring.keyring_id in inst.audit.keyrings():
         inst.audit.check(keyring.audit_head.size, keyring.audit_head.root_hash)
+        recorded = inst.audit.fingerprints(keyring.keyring_id)
+        if recorded and fingerprint(keyring.signing_key) not in recorded:
+            raise Refused(
+                "this backup is of before the last `master rekey`, and the audit log knows of that",
+                remedy="Restore a backup of after it. If there is none left, move the audit log and its checkpoints "
+                "away first: the keyring that comes back has the root key that was replaced then, so rekey it again.",
+            )
     known = inst.audit.keyrings()
     if known and keyring.keyring_id not in known:
         raise Refused(

@@ -98,6 +98,11 @@ def append_line(fd: int, path: Path, line: bytes) -> None:
         raise failed("append to", path, problem) from problem
 
 
+def sync(fd: int) -> None:
+    """What anybody wrote to this file so far is durable. Raises OSError."""
+    os.fsync(fd)
+
+
 def sync_directory(directory: Path) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
