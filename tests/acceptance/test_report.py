@@ -251,3 +251,74 @@ def test_the_format_page_is_enough_to_check_it(lived: Site) -> None:
         roots[-2:] = [(size + more, hashlib.sha256(b"\1" + left + right).digest())]
     _, size, head = log["checkpoint"].split("\n")[:3]
     assert (roots[0][0], roots[0][1]) == (int(size), base64.b64decode(head))
+
+
+# --- what others found ----------------------------------------------------------------------------
+
+
+def test_more_than_was_signed_is_no_report(lived: Site) -> None:
+    """A file that a browser reads as a page and we as a statement would show what nobody signed."""
+    content, key = made(lived, "report.json").read_text(), key_of(lived)
+    members = content.strip()[1:-1]
+    forged = f'{{"a": "<!--", {members}, "b": "--><h1>Evidence</h1>No exceptions<!--"}}'
+    for name, text in (("forged.html", forged), ("forged.json", forged), ("spaced.json", content + "\n")):
+        path = lived.directory / name
+        path.write_text(text)
+        outcome = lived.run("report", "verify", str(path), "--key", key)
+        assert (outcome.status, "genuine" in outcome.text) == (1, False), name
+
+
+def test_a_period_that_cuts_a_rotation_says_so_and_the_next_has_its_proof(sqlite_site: Site) -> None:
+    site = sqlite_site
+    site.credentials(2)
+    site.ok("rotate", "--force", "--reason", "cut")
+    lines = [json.loads(x) for x in (site.directory / "audit" / "audit.jsonl").read_bytes().splitlines()]
+    swept = [line["at"] for line in lines if line["event"] == "reencryption"]
+    first = predicate_in(site.ok("report", "--from", "2020-01-01", "--to", swept[0], "--json").out)
+    assert [rotation["complete"] for rotation in first["rotations"]] == [False]
+    assert any("not complete by the end of the period" in one["text"] for one in first["exceptions"])
+    second = predicate_in(site.ok("report", "--from", swept[1], "--json").out)
+    assert [(rotation["to_version"], rotation["complete"]) for rotation in second["rotations"]] == [(2, True)]
+    assert second["rotations"][0]["census"][0]["versions"] == {"v2": 2}
+
+
+def test_lines_that_nobody_signed_are_an_exception(sqlite_site: Site) -> None:
+    site = sqlite_site
+    site.credentials(1)
+    log = site.directory / "audit" / "audit.jsonl"
+    last = json.loads(log.read_bytes().splitlines()[-1])
+    planted = {**last, "seq": last["seq"] + 1, "event": "backup.drilled", "phase": "result", "operation": "00" * 8}
+    with log.open("a") as file:
+        file.write(json.dumps({**planted, "backups": ["x"], "values": 9000, "wrong": []}) + "\n")
+    report = predicate_in(site.ok("report", "--from", "2020-01-01", "--json").out)
+    [said] = [one for one in report["exceptions"] if "under no signature" in one["text"]]
+    assert said["line"] == last["seq"] + 1
+
+
+def test_lines_that_we_would_not_write_make_no_defect(sqlite_site: Site) -> None:
+    site = sqlite_site
+    site.credentials(1)
+    log = site.directory / "audit" / "audit.jsonl"
+    content = log.read_bytes()
+    last = json.loads(content.splitlines()[-1])
+    base = {**last, "seq": last["seq"] + 1, "phase": "result", "operation": "00" * 8, "outcome": "done"}
+    for change in ({"event": "backup.drilled"}, {"event": "census", "census": 3}, {"at": "soon"}, {"at": None}):
+        log.write_bytes(content + json.dumps({**base, **change}).encode() + b"\n")
+        for name in ("r.html", "r.json"):
+            outcome = site.run("report", "--from", "2020-01-01", "--force", "--output", str(site.directory / name))
+            assert outcome.status in (0, 1), (change, outcome.err)
+            assert "defect" not in outcome.err, (change, outcome.err)
+
+
+def test_a_reason_that_is_no_text_is_shown_escaped(sqlite_site: Site) -> None:
+    sqlite_site.credentials(1)
+    sqlite_site.ok("rotate", "--force", "--reason", "caf\udce9")
+    page = made(sqlite_site, "report.html")
+    assert "caf\\udce9" in page.read_text()
+    sqlite_site.ok("report", "verify", str(page), "--key", key_of(sqlite_site))
+
+
+def test_the_ends_of_time_are_refused(sqlite_site: Site) -> None:
+    sqlite_site.credentials(1)
+    for options in (["--from", "0001-01-01T00:00+14:00"], ["--from", "2020-01-01", "--to", "9999-12-31"]):
+        assert sqlite_site.run("report", *options).status == 2, options

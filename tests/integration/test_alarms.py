@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from netraven_keys import wiring
 from netraven_keys.config.settings import load_settings
 from netraven_keys.config.world import World
+from netraven_keys.errors import StorageFailed
 from netraven_keys.logs import events
 from netraven_keys.logs.events import LogEvent
 from netraven_keys.scheduling.alarms import Alarm, changes
@@ -387,6 +388,47 @@ def test_other_numbers_are_no_other_alarm() -> None:
     assert (later.began, later.ended) == ((), ())
     assert [(one.message, one.since) for one in later.present] == [("overdue by 4 days", NOW)]
     assert changes(before, [alarm("the audit log was cut")]).began[0].message == "the audit log was cut"
+
+
+def test_other_names_with_numbers_are_other_alarms() -> None:
+    for one, other in (
+        ("credentials v2 is compromised; left: 3", "credentials v3 is compromised; left: 3"),
+        ("db1-credentials: in quarantine: 3", "db2-credentials: in quarantine: 40"),
+        ("10.0.0.1 does not answer", "10.0.0.2 does not answer"),
+        ("/srv/1/keys is open", "/srv/2/keys is open"),
+        ("backup netraven-keys-20260101T000000Z-epoch3: cut", "backup netraven-keys-20260102T000000Z-epoch4: cut"),
+    ):
+        found = changes(changes([], [alarm(one)]).present, [alarm(one), alarm(other)])
+        assert [began.message for began in found.began] == [other]
+
+
+def test_the_same_alarm_has_other_numbers_and_times() -> None:
+    for one, other in (
+        ("the newest backup is 9 days old", "the newest backup is 10 days old"),
+        ("under older versions: 1,204", "under older versions: 3"),
+        ("due since 2026-11-25 01:00 UTC", "due since 2026-12-02 01:00 UTC"),
+        ("84 of 90 days old, left: 3.", "91 of 90 days old, left: 4."),
+    ):
+        assert changes(changes([], [alarm(one)]).present, [alarm(other)]).began == ()
+
+
+def test_an_alarm_that_cannot_be_remembered_is_told_all_the_same(sqlite_site: Site) -> None:
+    """Once by each process: the volume that is full is what it is about."""
+    site = sqlite_site
+    site.credentials(2)
+    site.ok("compromise", "credentials", "v1", "--reason", "test")
+    found: list[LogEvent] = []
+    store = AlarmFile(site.keys / "none" / "alarms.json")
+    with site.world():
+        world = World.present()
+        inst = wiring.assemble(load_settings(site.config, world), world, prompt=lambda label, twice: None)
+        try:
+            for _ in range(2):
+                with pytest.raises(StorageFailed):
+                    watch(inst, store, found.append)
+        finally:
+            inst.close()
+    assert [type(one) for one in found if isinstance(one, Told)] == [events.AlarmBegan]
 
 
 @given(st.lists(st.sets(st.sampled_from("abcde")), max_size=8))

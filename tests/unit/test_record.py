@@ -8,12 +8,13 @@ from itertools import count
 from typing import Any
 
 from netraven_keys.evidence.inventory import uses_of
-from netraven_keys.evidence.record import acts_of, exceptions_of, rotations_of
+from netraven_keys.evidence.record import acts_of, clocks_of, exceptions_of, rotations_of
 from netraven_keys.keyring.model import NamedKey, State, Transition, Version
 
 DAY = timedelta(days=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
-CENSUS = [{"name": "t", "versions": {"v2": 5}, "legacy": {}}]
+NOTHING = {"legacy": {}, "plaintext": 0, "other": 0, "malformed": 0, "quarantined": 0}
+CENSUS = [{"name": "t", "versions": {"v2": 5}, **NOTHING}]
 
 
 class Log:
@@ -86,7 +87,7 @@ def test_what_began_before_the_period_or_has_no_result_in_it() -> None:
     later = acts_of(log.numbered[3:])
     assert later[0].line == later[0].last == 3
     assert later[-1].outcome == "unfinished"
-    [rotation, _] = rotations_of(later)
+    [rotation] = rotations_of(later)
     assert rotation.to_version == 2
     assert [one.text.split(" (")[0] for one in exceptions_of(later)] == [
         "version.activated had no result by the end of the period"
@@ -104,7 +105,7 @@ def test_what_is_out_of_the_ordinary_is_named_with_its_line() -> None:
     log.say("backup.drilled", "result", "y", outcome="failed", backups=["b"], values=0, wrong=["b: no"])
     log.act("version.activated", key="k", version=2)
     found = exceptions_of(acts_of(log.numbered))
-    assert [one.line for one in found] == [0, 2, 4, 6, 8, 10, 11]
+    assert [one.line for one in found] == [0, 2, 4, 6, 8, 10, 11, 0]
     assert "error target_unavailable" in found[0].text
 
 
@@ -120,3 +121,46 @@ def test_days_of_use_are_those_between_activations() -> None:
     ]
     assert [use.version for use in uses_of(key, None, START, START + 300 * DAY)] == [1, 2, 3]
     assert uses_of(key, 90, START - 9 * DAY, START) == []
+
+
+def test_what_was_recovered_took_effect_where_the_epoch_says_so() -> None:
+    for after, done in ((5, False), (6, True)):
+        log = Log()
+        log.say("version.activated", "intent", "a", key="k", version=2, reason="due", epoch=5)
+        log.say("version.activated", "result", "a", outcome="recovered", epoch=after)
+        [act] = acts_of(log.numbered)
+        assert act.is_done is done
+        assert len(rotations_of([act])) == done
+    log = Log()
+    log.say("backup.written", "intent", "b", backup="x", epoch=5)
+    log.say("backup.written", "result", "b", outcome="recovered", epoch=9)
+    assert not acts_of(log.numbered)[0].is_done
+
+
+def test_a_rotation_that_was_mended_after_its_end_is_complete() -> None:
+    log = Log()
+    log.rotation(2, outcome="incomplete")
+    log.act("reencryption", "done", {"re_encrypted": 1, "census": CENSUS}, key="k", to_version=2, targets=["t"])
+    [rotation] = rotations_of(acts_of(log.numbered))
+    assert rotation.complete
+
+
+def test_what_is_left_is_an_exception_by_the_last_count() -> None:
+    log = Log()
+    for plaintext in (9, 2):
+        census = {"name": "t", "versions": {"v1": 5}, **NOTHING, "plaintext": plaintext, "legacy": {"gen1": 1}}
+        log.say("census", "result", str(plaintext), outcome="done", keys=["k"], census=[census])
+    texts = [one.text for one in exceptions_of(acts_of(log.numbered))]
+    assert texts == [
+        "t: 2 values are not encrypted, by the last count of the period",
+        "t: 1 values are under a predecessor's key, by the last count of the period",
+    ]
+
+
+def test_clocks_that_cannot_be_right_are_named() -> None:
+    log = Log()
+    log.rotation(2)
+    numbered = log.numbered
+    assert list(clocks_of(numbered, "2026-01-02")) == []
+    numbered[3][1]["at"], numbered[6][1]["at"] = "2027-01-01T00:00:00.000000Z", "2025-01-01T00:00:00.000000Z"
+    assert [one.line for one in clocks_of(numbered, "2026-01-02")] == [3, 4]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def _period(since: str, until: str | None) -> Period:
     """The day of --to is within it. Raises UsageError."""
     start = typed_time(since)
     if until is None:
-        return Period(start, datetime.max.replace(tzinfo=start.tzinfo))
+        return Period(start, None)
     return Period(start, typed_time(until, end_of_day=True) + timedelta(microseconds=1))
 
 
@@ -117,7 +117,14 @@ def _check_free(path: Path, *, force: bool) -> None:
 
 
 def _page(found: Evidence) -> str:
-    return page(found.payload, found.predicate, found.envelope)
+    """Raises AuditBroken."""
+    try:
+        return page(found.payload, found.predicate, found.envelope)
+    except NotEvidence as problem:
+        raise AuditBroken(
+            f"no page can be made: {problem}",
+            remedy="`netraven-keys audit show --all` shows them; .json can be written.",
+        ) from None
 
 
 def _printed(found: Evidence) -> bytes:
@@ -181,7 +188,9 @@ def _add_verify(group: click.Group) -> None:
     def verify(run: Invocation, file: str, given: str) -> int:
         """Is a report (.html or .json) what was signed? By the verifier key alone: needs no keyring, no log."""
         content = _read(file)
-        is_page = content.lstrip()[:9].lower() == b"<!doctype"
+        is_page = content.startswith(b"<!doctype html>")
+        if not is_page and Path(file).suffix.lower() in (".html", ".htm"):
+            raise AuditBroken(f"{file} is named like a page and is none of ours", remedy="Ask for a new one.")
         found = evidence.read(_statement(file, content, is_page=is_page), given)
         shows = _shows(content, found) if is_page else None
         if run.json:
@@ -220,7 +229,10 @@ def _shows(content: bytes, found: Genuine) -> bool | None:
     """Whether a page is the one that is made of what was signed; None where another version of us made it."""
     if found.predicate["made"]["software"] != _SOFTWARE:
         return None
-    return page(found.payload, found.predicate, statement_in(content)).encode("utf-8") == content
+    try:
+        return page(found.payload, found.predicate, statement_in(content)).encode("utf-8") == content
+    except NotEvidence:
+        return False
 
 
 def _about(found: Genuine) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from netraven_keys.evidence.record import Use
-from netraven_keys.keyring.model import Keyring, NamedKey, Version
+from netraven_keys.keyring.model import Keyring, NamedKey, State, Version
 from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.rotation.policy import KeyPolicy
 
@@ -58,7 +58,7 @@ def uses_of(key: NamedKey, interval_days: int | None, start: datetime, end: date
     began = sorted((v.activated_at, v.number) for v in key.versions if v.activated_at is not None)
     found: list[Use] = []
     for (since, number), following in zip(began, [*began[1:], None], strict=True):
-        until = None if following is None else following[0]
+        until = _ended(key.version(number)) if following is None else following[0]
         if since >= end or (until is not None and until < start):
             continue
         last = end if until is None or until > end else until
@@ -67,6 +67,11 @@ def uses_of(key: NamedKey, interval_days: int | None, start: datetime, end: date
         ended = until is not None and until <= end
         found.append(Use(number, spell_time(since), spell_time(last) if ended else "", days, too_long))
     return found
+
+
+def _ended(version: Version) -> datetime | None:
+    """Of the last one that encrypted; None where it still does."""
+    return None if version.state is State.ACTIVE else version.history[-1].at
 
 
 def too_long(uses: Mapping[str, Sequence[Use]], intervals: Mapping[str, int]) -> list[str]:

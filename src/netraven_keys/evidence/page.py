@@ -41,8 +41,13 @@ _REQUIREMENTS = (
 
 
 def page(payload: bytes, predicate: Mapping[str, Any], envelope: bytes) -> str:
-    """`payload` is what `envelope` signs, `predicate` the report in it."""
-    return _environment().get_template("page.html.j2").render(**_view(payload, predicate), envelope=_data(envelope))
+    """`payload` is what `envelope` signs, `predicate` the report in it. Raises NotEvidence where a line is of no shape
+    that we write."""
+    try:
+        text = _environment().get_template("page.html.j2").render(**_view(payload, predicate), envelope=_data(envelope))
+    except (KeyError, TypeError, ValueError, AttributeError, jinja2.UndefinedError):
+        raise NotEvidence("a line in it is not as an audit line is") from None
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # a reason may hold bytes that are no text
 
 
 def _data(envelope: bytes) -> str:
@@ -96,7 +101,7 @@ def _view(payload: bytes, predicate: Mapping[str, Any]) -> dict[str, Any]:
     log = predicate["log"]
     numbered = enumerate(log["lines"], log["first_line"])
     acts = record.acts_of((number, json.loads(line)) for number, line in numbered)
-    good = [act for act in acts if act.outcome in ("done", "recovered")]
+    good = [act for act in acts if act.is_done]
     return {
         "report": predicate,
         "acts": acts,
@@ -105,6 +110,7 @@ def _view(payload: bytes, predicate: Mapping[str, Any]) -> dict[str, Any]:
         "drills": [act for act in acts if act.event == "backup.drilled"],
         "destroyed": [act for act in good if act.event == "version.destroyed"],
         "counts": [act for act in acts if "census" in act.found],
+        "monthly": [(act, census) for act, census in record.last_counts(acts, lambda act: act.month).values()],
         "changed_access": [act for act in acts if act.event.startswith(("slot.", "keyring.", "key.exp", "key.imp"))],
         "destructions": [act for act in acts if act.event.startswith("version.destr")],
         "last_line": log["first_line"] + len(log["lines"]) - 1,

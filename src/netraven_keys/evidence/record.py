@@ -5,20 +5,22 @@ Everything here follows from the lines alone, so whoever has them can make it ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from netraven_keys.audit.learned import took_effect
+
 _COMMON = frozenset(("seq", "at", "event", "phase", "outcome", "operation", "who", "keyring_id", "epoch"))
-# What is recorded once it is known, without an intent before.
-_FACTS = frozenset(("census", "backup.drilled", "audit.torn_line_dropped"))
 _UNFINISHED = "unfinished"
+# What saves no keyring, so that no epoch tells whether one that was interrupted took effect.
+_BESIDE = frozenset(("reencryption", "backup.written", "backup.pruned", "exposure.closed", "key.exported"))
 
 
 @dataclass(frozen=True)
 class Act:
     """One thing that was done: `line` is its first, `last` the one with its result. `said` are the members of its
-    intent, `found` those of its result. `outcome` is `unfinished` where no result came."""
+    intent, `found` those of its result. `outcome` is `unfinished` where no result came. `is_done`: it took effect."""
 
     line: int
     last: int
@@ -27,6 +29,7 @@ class Act:
     event: str
     who: str
     outcome: str
+    is_done: bool
     said: Mapping[str, Any] = field(default_factory=dict)
     found: Mapping[str, Any] = field(default_factory=dict)
 
@@ -39,19 +42,26 @@ def acts_of(records: Iterable[tuple[int, Mapping[str, Any]]]) -> list[Act]:
     """In the order of their beginnings. `records` are lines with their numbers. A result whose intent is not among
     them was begun before: its act begins with it."""
     acts: dict[str, Act] = {}
+    epochs: dict[str, int] = {}
     for number, record in records:
         at, event, who = (str(record.get(name, "")) for name in ("at", "event", "who"))
         members = {name: value for name, value in record.items() if name not in _COMMON}
         operation = str(record.get("operation"))
         if record.get("phase") == "intent":
-            acts[operation] = Act(number, number, at, "", event, who, _UNFINISHED, said=members)
+            acts[operation] = Act(number, number, at, "", event, who, _UNFINISHED, False, said=members)
+            epochs[operation] = _number(record.get("epoch"))
             continue
         outcome = str(record.get("outcome", "done"))
         begun = acts.get(operation)
+        before, after = epochs.get(operation, 0), _number(record.get("epoch"))
+        is_done = outcome == "done" or (event not in _BESIDE and took_effect(outcome, before, after))
         line, began = (number, at) if begun is None else (begun.line, begun.at)
         said = {} if begun is None else begun.said
-        acts[operation] = Act(line, number, began, at, event, who, outcome, said, members)
+        acts[operation] = Act(line, number, began, at, event, who, outcome, is_done, said, members)
     return list(acts.values())
+
+
+Counted = tuple[Act, Mapping[str, Any]]
 
 
 # --- rotations ------------------------------------------------------------------------------------
@@ -107,7 +117,7 @@ def rotations_of(acts: Iterable[Act]) -> list[Rotation]:
     going: dict[tuple[str, int], _Going] = {}
     staged: dict[str, Act] = {}
     for act in acts:
-        if act.outcome == "failed" and act.event != "reencryption":
+        if not act.is_done and act.event != "reencryption":
             continue
         key = str(act.said.get("key", ""))
         if act.event == "version.staged":
@@ -118,7 +128,7 @@ def rotations_of(acts: Iterable[Act]) -> list[Rotation]:
             one.staged, one.activated = staged.pop(key, None), act
         elif act.event == "reencryption":
             one = going.setdefault((key, _number(act.said.get("to_version"))), _Going())
-            if one.ended is None:
+            if one.ended is None or not any(_is_proof(sweep) for sweep in one.sweeps):
                 one.sweeps.append(act)
         elif act.event == "rotation.ended":
             one = going.setdefault((key, _number(act.said.get("version"))), _Going())
@@ -128,6 +138,10 @@ def rotations_of(acts: Iterable[Act]) -> list[Rotation]:
         for (key, number), one in going.items()
         if number > 1 and (one.activated is not None or one.ended is not None)
     ]
+
+
+def _is_proof(sweep: Act) -> bool:
+    return sweep.outcome == "done" and "census" in sweep.found
 
 
 def _number(value: object) -> int:
@@ -142,14 +156,14 @@ def _rotation(key: str, number: int, one: _Going) -> Rotation:
         key=key,
         to_version=number,
         began_at=first.at if one.staged is not None or one.activated is not None else "",
-        activated_at="" if one.activated is None else one.activated.ended_at or one.activated.at,
-        ended_at="" if one.ended is None else one.ended.ended_at or one.ended.at,
+        activated_at="" if one.activated is None else one.activated.at,
+        ended_at="" if one.ended is None else one.ended.at,
         who=first.who,
         reason=str(first.said.get("reason", "")),
         forced_by_compromise=one.activated is not None and one.activated.event == "version.compromised",
         re_encrypted=sum(_number(sweep.found.get("re_encrypted")) for sweep in one.sweeps),
         quarantined=0 if proof is None else _number(proof.found.get("quarantined")),
-        complete=one.ended is not None and proof is not None and proof.outcome == "done",
+        complete=one.ended is not None and proof is not None and _is_proof(proof),
         census=() if proof is None else tuple(proof.found["census"]),
         lines=(min(act.line for act in acts), max(act.last for act in acts)),
     )
@@ -169,14 +183,55 @@ class Exceptional:
         return {"text": self.text, "line": self.line}
 
 
-def exceptions_of(acts: Iterable[Act]) -> list[Exceptional]:
-    """What went wrong or is out of the ordinary, in the order in which it happened."""
+def exceptions_of(acts: Sequence[Act]) -> list[Exceptional]:
+    """What went wrong or is out of the ordinary, in the order in which it happened; then what was left."""
     found: list[Exceptional] = []
     for act in acts:
         text = _exceptional(act)
         if text:
             found.append(Exceptional(f"{text} ({about(act)})" if about(act) else text, act.line))
+    for rotation in rotations_of(acts):
+        if not rotation.complete:
+            text = f"the rotation of {rotation.key} to v{rotation.to_version} is not complete by the end of the period"
+            found.append(Exceptional(text, rotation.lines[0]))
+    for act, census in last_counts(acts).values():
+        found += [Exceptional(text, act.last) for text in _left(census)]
     return found
+
+
+def last_counts(acts: Iterable[Act], by: Callable[[Act], str] = lambda _: "") -> dict[tuple[str, str], Counted]:
+    """The last count of each target, with the act that made it; `by` may ask for one of each month."""
+    found: dict[tuple[str, str], Counted] = {}
+    for act in acts:
+        for census in act.found.get("census", ()):
+            found[by(act), str(census["name"])] = act, census
+    return found
+
+
+def _left(census: Mapping[str, Any]) -> Iterator[str]:
+    name, older = census["name"], sum(census["legacy"].values())
+    for count, what in (
+        (census["plaintext"], "are not encrypted"),
+        (older, "are under a predecessor's key"),
+        (census["other"] + census["malformed"], "cannot be read"),
+        (census["quarantined"], "are in quarantine"),
+    ):
+        if count:
+            yield f"{name}: {count:,} values {what}, by the last count of the period"
+
+
+def clocks_of(records: Sequence[tuple[int, Mapping[str, Any]]], made_at: str) -> Iterator[Exceptional]:
+    """Times that cannot be right: a period is chosen by them."""
+    later = next((number for number, record in records if str(record.get("at")) > made_at), None)
+    if later is not None:
+        yield Exceptional("a line has a time that was yet to come when this report was made", later)
+    before = ""
+    for number, record in records:
+        at = str(record.get("at"))
+        if at < before:
+            yield Exceptional(f"the clock went back, from {before[:19]} to {at[:19]} or more", number)
+            return
+        before = at
 
 
 def _exceptional(act: Act) -> str:

@@ -44,26 +44,32 @@ def _signed_bytes(payload: bytes) -> bytes:
 
 def envelope(payload: bytes, key_name: str, sign: Callable[[bytes], bytes]) -> bytes:
     """`sign` makes an Ed25519 signature of 64 bytes; `key_name` is a hint for whoever has several keys."""
+    return _spelled(payload, key_name, sign(_signed_bytes(payload)))
+
+
+def _spelled(payload: bytes, key_name: str, signature: bytes) -> bytes:
     members = {
         "payload": base64.b64encode(payload).decode("ascii"),
         "payloadType": PAYLOAD_TYPE,
-        "signatures": [{"keyid": key_name, "sig": base64.b64encode(sign(_signed_bytes(payload))).decode("ascii")}],
+        "signatures": [{"keyid": key_name, "sig": base64.b64encode(signature).decode("ascii")}],
     }
     return (json.dumps(members, indent=1) + "\n").encode("ascii")
 
 
 def read_envelope(content: bytes, public_key: bytes) -> tuple[bytes, dict[str, Any]]:
-    """The payload and its predicate. Raises NotEvidence unless this key has signed it."""
+    """The payload and its predicate. Raises NotEvidence unless this key has signed it, and for any other spelling: one
+    with more in it could be read as something else by another program."""
     try:
         members = json.loads(content)
         payload = base64.b64decode(members["payload"], validate=True)
-        signatures = [base64.b64decode(one["sig"], validate=True) for one in members["signatures"]]
-        is_one = members["payloadType"] == PAYLOAD_TYPE
+        [one] = members["signatures"]
+        signature = base64.b64decode(one["sig"], validate=True)
+        is_one = _spelled(payload, one["keyid"], signature) == content
     except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
         raise NotEvidence("it is not a signed report of netraven-keys") from None
     if not is_one:
-        raise NotEvidence("it is not a signed report of netraven-keys")
-    if not any(signature_fits(public_key, signature, _signed_bytes(payload)) for signature in signatures):
+        raise NotEvidence("it is not a signed report of netraven-keys as it was written")
+    if not signature_fits(public_key, signature, _signed_bytes(payload)):
         raise NotEvidence("it is not signed by the key given, or was changed after it was signed")
     return payload, predicate_of(payload)
 

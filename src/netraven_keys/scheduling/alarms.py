@@ -1,6 +1,7 @@
 """What is wrong, told once when it begins and once when it ends. Pure.
 
-Two findings are one alarm when they differ in numbers only: "3 days overdue" tomorrow is not another alarm.
+Two findings are one alarm when they differ in numbers that stand alone only: "3 days overdue" tomorrow is not another
+alarm, and v3 after v2 is.
 
 A channel (a webhook, mail) may be down when an alarm begins or ends. What each one was told is kept with the alarm, and
 what it is owed follows from that: the beginning of what goes on, and the end of what it believes to go on. Of an alarm
@@ -15,7 +16,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-_NUMBERS = re.compile("[0-9][0-9,.:TZ-]*")
+# Counts, ages and times that stand alone. A number in a name (v2, db1, a path, an address) says what it is about.
+_NUMBERS = re.compile(r"(?<![\w./:-])(?!\d+\.\d+\.\d+)\d[\d,.:TZ-]*(?![\w/-])", re.ASCII)
 
 What = Literal["began", "ended", "test"]
 

@@ -19,13 +19,17 @@ _LIMIT = 1024 * 1024
 class AlarmFile:
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._unsaved: tuple[Alarm, ...] | None = None
 
     def turn(self, owner: str) -> AbstractContextManager[None]:
         """Around a look: of two at once each would tell. Raises Busy at once, and StorageFailed."""
         return locks.held(self._path.with_suffix(".lock"), owner, busy="somebody else looks for alarms just now")
 
     def load(self) -> tuple[Alarm, ...]:
-        """None of a damaged file: then what is wrong is told again. Raises StorageFailed."""
+        """None of a damaged file: then what is wrong is told again. What could not be saved is remembered by this
+        process. Raises StorageFailed."""
+        if self._unsaved is not None:
+            return self._unsaved
         content = durable.read_regular(self._path, limit=_LIMIT, group_may_read=True)
         try:
             members = {} if content is None else json.loads(content)
@@ -59,4 +63,6 @@ class AlarmFile:
                 for a in alarms
             ],
         }
+        self._unsaved = tuple(alarms)
         durable.write_whole(self._path, (json.dumps(members, indent=1) + "\n").encode("ascii"))
+        self._unsaved = None
