@@ -354,6 +354,18 @@ def test_another_process_may_write_meanwhile(sqlite_site: Site) -> None:
     assert AuditLog(site.directory / "audit", who="x").head().size == len(lines_of(site))
 
 
+def test_an_end_that_was_cut_with_its_checkpoints_is_known_by_the_hashes(sqlite_site: Site) -> None:
+    """What came after the keyring's last save has nothing else that remembers it."""
+    site = lived(sqlite_site)
+    size = len(lines_of(site))
+    before = kept(site)
+    site.ok("census")
+    for path in set(kept(site)) - set(before):
+        path.unlink()
+    log_of(site).write_bytes(b"".join(lines_of(site)[:size]))
+    assert findings(site) == [("cut", size)]
+
+
 # --- after a rekey --------------------------------------------------------------------------------
 
 

@@ -149,6 +149,12 @@ def verify(inst: Installation, given: str | None, kept: Sequence[tuple[str, byte
     examined = examine(surveyed, Evidence(points, hashes[1], anchor))
     if key.kept and key.log != own and not examined.findings:
         findings.append(Finding("other", f"this log is {own or 'empty'}, and the key given is of {key.log}"))
+    for store, meant in found if not examined.findings else ():
+        if len(meant.leaves) > len(leaves):
+            text = (
+                f"{store.place} has the hashes of {len(meant.leaves)} lines, and the log has {len(leaves)}: it was cut"
+            )
+            findings.append(Finding("cut", text, len(leaves)))
     covered = examined.covered
     if key.kept:  # the head in keyring.json is signed by a key that nobody brought
         covered = min(covered, max((point.size for _, point in points), default=0))
