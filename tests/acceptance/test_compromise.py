@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from netraven_keys.storage.directory import DirectoryStore
 from tests.site import Site
 
 WHY = ("--reason", "laptop stolen")
+ROWS = int(os.environ.get("NETRAVEN_KEYS_TEST_ROWS", "3000"))
 
 
 def states(site: Site, key: str = "credentials") -> list[str]:
@@ -330,7 +332,7 @@ def test_killed_anywhere_it_goes_on_and_the_list_is_whole(site: Site) -> None:
 
 
 def test_while_an_application_writes(site: Site) -> None:
-    site.credentials(3_000)
+    site.credentials(ROWS)
     application = subprocess.Popen(
         [sys.executable, "-m", "tests.acceptance.application", str(site.config), site.url, "column"],
         env=site.process_environment(),
@@ -343,11 +345,12 @@ def test_while_an_application_writes(site: Site) -> None:
         assert application.stdout is not None
         assert application.stdout.readline() == "ready\n"
         site.ok("compromise", "credentials", "v1", *WHY)
-        output, trouble = application.communicate("stop\n", timeout=60)
+        output, trouble = application.communicate("stop\n", timeout=60 + ROWS / 100)
     finally:
         application.kill()
         application.communicate()
     counted = json.loads(output)
+    print(f"rows {ROWS}: {counted}")
     assert ("failed" not in counted, counted["wrong"], counted["extra"]) == (True, 0, 0), trouble
     (census,) = site.ok("census", "--json").json["targets"]
     assert census["versions"] == {"v2": counted["rows"]}
@@ -355,6 +358,7 @@ def test_while_an_application_writes(site: Site) -> None:
     present = {row for (row,) in site.execute("SELECT id FROM credentials")}
     assert present <= {value["row"] for value in found["values"]}
     assert found["still_under_it"] == 0
+    print(f"certain {found['certain']}, perhaps {found['perhaps']}, open {found['open']}, present {len(present)}")
 
 
 # --- a master key ---------------------------------------------------------------------------------
