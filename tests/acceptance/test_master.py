@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from netraven_keys import wiring
 from netraven_keys.audit.learned import Operation
 from netraven_keys.audit.log import AuditLog
 from netraven_keys.client import ApplicationKeyring, open_keyring
+from netraven_keys.config.world import World
 from netraven_keys.errors import NetravenKeysError, NotMine, UnknownKey
 from netraven_keys.keyring.opened import OwnedKeyring, open_document
 from netraven_keys.masterkeys import generated
 from netraven_keys.masterkeys.from_text import TextMasterKey, master_key_from_text
+from netraven_keys.service.keyring_access import check_history, open_owned
 from tests.acceptance.test_backups import identity_file
 from tests.acceptance.test_restore import newest, restore
 from tests.site import IDENTITY, Site
@@ -443,3 +446,17 @@ def test_a_backup_of_before_a_rekey_is_refused_where_the_log_knows_of_it(sqlite_
     [new] = sorted((site.directory / "backups").glob("*.age"))[-1:]
     outcome = site.run("restore", str(new), "--identity", str(identity), "--reason", "disk lost", "--dry-run")
     assert outcome.status == 0, outcome.err
+
+
+def test_who_opened_the_keyring_just_before_a_rekey_sees_no_attack(sqlite_site: Site) -> None:
+    site = sqlite_site
+    site.credentials(1)
+    with site.world():
+        inst = wiring.installation(str(site.config), World.present(), prompt=lambda label, twice: None)
+        try:
+            stale = open_owned(inst).keyring
+            site.ok("master", "rekey")
+            site.ok("rotate", "--force", "--reason", "later")
+            check_history(inst, stale)
+        finally:
+            inst.close()

@@ -13,6 +13,7 @@ from dataclasses import replace
 from netraven_keys.audit.events import BackupsPruned, BackupWritten, Event, Reencryption
 from netraven_keys.audit.learned import Operation
 from netraven_keys.errors import (
+    AuditBroken,
     AuditUnavailable,
     ForbiddenSecret,
     KeyringMissing,
@@ -99,6 +100,17 @@ def check_history(
     A database that cannot be reached is passed over with a warning, because one that is away must not
     stop the rotation of what lies elsewhere; with `must_reach`, TargetUnavailable is raised.
     """
+    try:
+        _check_history(inst, keyring, must_reach, warn or inst.warn)
+    except (AuditBroken, RolledBack):
+        present = open_keyring(inst).keyring
+        if present.keyring_id != keyring.keyring_id or present.epoch <= keyring.epoch:
+            raise
+        # Another process saved while this one looked: what lies there now decides.
+        _check_history(inst, present, must_reach, warn or inst.warn)
+
+
+def _check_history(inst: Installation, keyring: Keyring, must_reach: bool, warn: Callable[[str], None]) -> None:
     _check_epoch(inst, keyring, inst.audit.last_epoch(keyring.keyring_id), "the audit log")
     recorded = inst.audit.fingerprints(keyring.keyring_id)
     if recorded and fingerprint(keyring.signing_key) not in recorded:
@@ -113,7 +125,7 @@ def check_history(
         except TargetUnavailable as problem:
             if must_reach:
                 raise
-            (warn or inst.warn)(f"{problem.message}, so it is not known whether this keyring is the newest")
+            warn(f"{problem.message}, so it is not known whether this keyring is the newest")
             continue
         _check_epoch(inst, keyring, seen, rows.place)
 
