@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from netraven_keys.masterkeys import generated
-from tests.site import Site
+from tests.site import IDENTITY, Site
 
 FORCE = ("rotate", "--force", "--reason", "power")
 
@@ -19,7 +19,15 @@ class Scenario:
     name: str
     command: tuple[str, ...]
     resume: tuple[str, ...] = ("rotate",)
-    prepare: Callable[[Site], Any] = lambda site: site.credentials(4)
+    prepare: Callable[[Site], dict[str, str] | None] = lambda site: site.credentials(4)
+    more: Callable[[Site], tuple[str, ...]] = lambda site: ()
+
+    def typed(self, site: Site) -> tuple[str, ...]:
+        """With what is only known then, as the name of a file."""
+        return (*self.command, *self.more(site))
+
+    def typed_then(self, site: Site) -> tuple[str, ...]:
+        return self.typed(site) if self.resume == self.command else self.resume
 
 
 def _declared(site: Site) -> None:
@@ -44,6 +52,25 @@ def _with_two_owners(site: Site) -> None:
     site.ok("master", "add", "second")
 
 
+def _keyring_lost(site: Site) -> dict[str, str]:
+    """The audit log, its checkpoints and the backups are left."""
+    truth = site.credentials(4)
+    site.ok(*FORCE)
+    (site.directory / "fingerprint").write_text(site.ok("status", "--json").json["fingerprint"])
+    (site.directory / "identity").write_text(f"{IDENTITY}\n")
+    (site.directory / "identity").chmod(0o600)
+    shutil.rmtree(site.keys)
+    return truth
+
+
+def _newest_backup(site: Site) -> tuple[str, ...]:
+    newest = max(
+        (site.directory / "backups").glob("*.age"), key=lambda path: int(path.stem.split("epoch")[1].split(".")[0])
+    )
+    expected = (site.directory / "fingerprint").read_text()
+    return (str(newest), "--identity", str(site.directory / "identity"), "--expect", expected)
+
+
 def _unswept(site: Site) -> None:
     site.credentials(4)
     site.ok("keys", "stage", "credentials", "--reason", "test")
@@ -56,6 +83,7 @@ SCENARIOS = [
     Scenario("reencrypt", ("reencrypt",), ("reencrypt",), _unswept),
     Scenario("compromise", ("compromise", "credentials", "v1", "--reason", "power")),
     Scenario("backup", ("backup", "create"), ("backup", "create")),
+    Scenario("restore", ("restore",), ("restore",), _keyring_lost, _newest_backup),
     Scenario("master-add", ("master", "add", "second"), ("status",), _with_second_owner),
     Scenario("master-rekey", ("master", "rekey"), ("status",)),
     Scenario("master-rewrap", ("master", "rewrap", "second"), ("status",), _with_two_owners),
@@ -66,13 +94,13 @@ SCENARIOS = [
 
 def prepared(site: Site, scenario: Scenario) -> dict[str, str]:
     """Everything before the command; the plaintexts."""
-    scenario.prepare(site)
-    return site.plaintexts() if site.keys.exists() else {}
+    made = scenario.prepare(site)
+    return made if made is not None else site.plaintexts() if site.keys.exists() else {}
 
 
 def go_on(site: Site, truth: dict[str, str], scenario: Scenario) -> None:
     """The work goes on from there, to its end, and every value is what it was."""
-    outcome = site.run(*scenario.resume)
+    outcome = site.run(*scenario.typed_then(site))
     assert outcome.status in (0, 3), (outcome.text, outcome.err)
     for command in (("rotate",), FORCE):
         outcome = site.run(*command)

@@ -30,14 +30,14 @@ def test_a_call_that_fails_is_said_and_nothing_is_lost(
     before, killer = Before(site), Killer(site)
     failed = 0
     try:
-        whole = killer.run(*scenario.command, error=0)
+        whole = killer.run(*scenario.typed(site), error=0)
         assert whole["status"] == 0, killer.log
         calls = range(1, whole["points"] + 1)
         tried = [(call, error) for error in ERRORS for call in chance.sample(calls, min(CALLS, len(calls)))]
         for call, error in tried:
             before.again()
             try:
-                outcome = killer.run(*scenario.command, at=call, error=error)
+                outcome = killer.run(*scenario.typed(site), at=call, error=error)
                 assert outcome["status"] in KNOWN, killer.log
                 assert error or outcome["status"] == 0, killer.log  # a part that was written is written on
                 assert "Traceback" not in killer.log

@@ -26,16 +26,16 @@ def test_killed_at_a_point_it_resumes(scenario: Scenario, site: Site, killer: Ki
     truth = prepared(site, scenario)
     before = Before(site)
     try:
-        whole = killer.run(*scenario.command)
+        whole = killer.run(*scenario.typed(site))
         assert (whole["status"], whole["killed"]) == (0, False), killer.log
         points = range(1, whole["points"] + 1)
         chosen = sorted(chance.sample(points, min(POINTS, len(points))))
         killed = again = 0
         for point in chosen:
             before.again()
-            killed += killer.run(*scenario.command, at=point)["killed"]
+            killed += killer.run(*scenario.typed(site), at=point)["killed"]
             for _ in range(chance.randrange(DEEP)):
-                again += killer.run(*scenario.resume, at=chance.randrange(1, len(points) + 1))["killed"]
+                again += killer.run(*scenario.typed_then(site), at=chance.randrange(1, len(points) + 1))["killed"]
             try:
                 go_on(site, truth, scenario)
             except BaseException as problem:

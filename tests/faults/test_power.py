@@ -101,7 +101,7 @@ def _spoken_for(site: Site, keyring: Keyring) -> bool:
 def recorded(site: Site, database: Path, scenario: Scenario) -> Trial:
     truth = prepared(site, scenario)
     trial = Trial(site, database, Recorder(site.directory), truth)
-    trial.acknowledged = 0 if not site.keys.exists() else site.keyring().epoch
+    trial.acknowledged = site.keyring().epoch if (site.keys / "keyring.json").exists() else 0
     trial.recorder._note = trial.note
     trial.note()
     save = DirectoryStore.save
@@ -111,7 +111,7 @@ def recorded(site: Site, database: Path, scenario: Scenario) -> Trial:
         trial.acknowledged = epoch_of(document)
 
     with trial.recorder.recording(), mock.patch.object(DirectoryStore, "save", saved):
-        outcome = site.run(*scenario.command)
+        outcome = site.run(*scenario.typed(site))
     assert outcome.status == 0, (outcome.text, outcome.err)
     return trial
 
