@@ -44,7 +44,10 @@ def add_to(group: click.Group) -> None:
     @group.group("report", cls=_Report)
     @common_options
     def report_group() -> None:
-        """Evidence for an auditor: inventory, rotations with their proofs, who did what; signed."""
+        """Evidence for an auditor: inventory, rotations with their proofs, who did what; signed.
+
+        `report make --help` lists the options of `report --from DAY`.
+        """
 
     _add_make(report_group)
     _add_verify(report_group)
