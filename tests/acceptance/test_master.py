@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -384,20 +387,27 @@ def test_a_rekey_that_ends_before_the_manifests_are_signed_again_goes_on(
     site.ok("rotate")
 
 
+@contextmanager
+def killed_after_the_save(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A rekey that is saved, and ends before its result is on the record."""
+    real: Any = AuditLog.result
+
+    def killed(self: AuditLog, operation: Operation, *arguments: Any, **options: Any) -> None:
+        if operation.event == "keyring.rekeyed":
+            raise KeyboardInterrupt
+        real(self, operation, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AuditLog, "result", killed)
+        yield
+
+
 def test_two_rekeys_the_second_killed_after_its_save_go_on(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record of the second has no result yet; what its intent names is as good as what the first one made."""
     site = sqlite_site
     truth = site.credentials(1)
     site.ok("master", "rekey")
-    real = AuditLog.result
-
-    def killed(self: AuditLog, operation: Operation, *arguments: object, **options: object) -> None:
-        if operation.event == "keyring.rekeyed":
-            raise KeyboardInterrupt
-        real(self, operation, *arguments, **options)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(AuditLog, "result", killed)
+    with killed_after_the_save(monkeypatch):
         assert site.run("master", "rekey").status == 130
     assert len(site.keyring().predecessors) == 2
     for command in (("rotate", "--force", "--reason", "goes on"), ("backup", "create"), ("master", "rekey")):
@@ -413,15 +423,7 @@ def test_after_it_was_recovered_the_keyring_of_before_is_still_an_older_copy(
     site.credentials(1)
     site.ok("master", "rekey")
     older = (site.keys / "keyring.json").read_bytes()
-    real = AuditLog.result
-
-    def killed(self: AuditLog, operation: Operation, *arguments: object, **options: object) -> None:
-        if operation.event == "keyring.rekeyed":
-            raise KeyboardInterrupt
-        real(self, operation, *arguments, **options)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(AuditLog, "result", killed)
+    with killed_after_the_save(monkeypatch):
         site.run("master", "rekey")
     site.ok("rotate", "--force", "--reason", "recovers")
     (site.keys / "keyring.json").write_bytes(older)

@@ -8,7 +8,6 @@ The hashes are written before the checkpoint that covers them, and one that a cr
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -92,13 +91,8 @@ class CheckpointDirectory:
         durable.write_whole(self._path(log, size), note)
 
     def _append(self, path: Path, leaves: bytes) -> None:
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as problem:
-            raise durable.failed("open", path, problem) from problem
-        with durable.closing_fd(fd):
+        with durable.appending(path) as fd:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
                 whole, torn = divmod(os.fstat(fd).st_size, _HEX)
                 if torn:  # cut short by a crash
                     os.ftruncate(fd, whole * _HEX)

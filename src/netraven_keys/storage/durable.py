@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import shlex
@@ -87,6 +88,22 @@ def rename(path: Path, name: str) -> bool:
     except OSError as problem:
         raise failed("rename", path, problem) from problem
     return True
+
+
+@contextlib.contextmanager
+def appending(path: Path) -> Iterator[int]:
+    """The descriptor of a file that several processes append to, locked, and made where there is none.
+    Raises StorageFailed."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as problem:
+        raise failed("open", path, problem) from problem
+    with closing_fd(fd):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError as problem:
+            raise failed("lock", path, problem) from problem
+        yield fd
 
 
 def append_line(fd: int, path: Path, line: bytes) -> None:

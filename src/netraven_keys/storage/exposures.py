@@ -5,7 +5,6 @@ A line that a crash cut short is of a value that was not rewritten: it is seen, 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -28,13 +27,8 @@ class ExposureDirectory:
             return
         durable.make_directory(self._directory)
         path = self._path(key, version)
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as problem:
-            raise durable.failed("open", path, problem) from problem
-        with durable.closing_fd(fd):
+        with durable.appending(path) as fd:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
                 size = os.fstat(fd).st_size
                 torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
             except OSError as problem:

@@ -6,46 +6,20 @@ stopped, or that accepts a connection and never says a word after it.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
 from collections.abc import Callable
-from threading import Lock, Thread, local
+from threading import Thread, local
 from typing import Any, TypeVar
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.pool import NullPool
 
+from netraven_keys.cutoff import CutOff
 from netraven_keys.targets.engines import postgres_engine
 
 _CONNECT_SECONDS = 4
 _DYING_SECONDS = 0.5
 _T = TypeVar("_T")
-
-
-class _Line:
-    """A second descriptor of a connection, by which another thread cuts it."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._is_cut = False
-        self._handle: socket.socket | None = None
-
-    def hold(self, fd: int) -> None:
-        """Raises TimeoutError when the time is over already."""
-        with self._lock:
-            if self._is_cut:
-                raise TimeoutError
-            self._handle = socket.socket(fileno=os.dup(fd))
-
-    def cut(self) -> None:
-        with self._lock:
-            self._is_cut = True
-            handle, self._handle = self._handle, None
-        if handle is not None:
-            with contextlib.closing(handle), contextlib.suppress(OSError):
-                handle.shutdown(socket.SHUT_RDWR)
 
 
 _talking = local()
@@ -72,7 +46,7 @@ def in_time(engine: Engine, talk: Callable[[Connection], _T], *, seconds: float)
 
     A thread that waits for a name server cannot be cut; it ends with it, and then says nothing to the database.
     """
-    line, said, failed = _Line(), list[_T](), list[Exception]()
+    line, said, failed = CutOff(), list[_T](), list[Exception]()
 
     def run() -> None:
         _talking.line = line

@@ -6,15 +6,15 @@ What is said of a failure is ours; what a server answered may repeat what it was
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import socket
 import ssl
 from collections.abc import Callable
-from threading import Lock, Thread
+from threading import Thread
 from time import monotonic
 
+from netraven_keys.cutoff import CutOff
 from netraven_keys.scheduling.alarms import Told
 
 _ALIVE_SECONDS = 5.0
@@ -27,37 +27,22 @@ class NotSaid(Exception):
 
 
 class Line:
-    """The connection of one conversation, which another thread can cut.
-
-    It keeps a second descriptor of the connection, so that cutting it touches no TLS object that is in use.
-    """
+    """The connection of one conversation, which another thread can cut."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._lock = Lock()
-        self._is_cut = False
-        self._handle: socket.socket | None = None
+        self._cut_off = CutOff()
+        self.cut = self._cut_off.cut
 
     def connect(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> socket.socket:
         """Raises OSError, among them ssl.SSLError and TimeoutError."""
         connection = socket.create_connection((host, port), timeout=self._seconds)
         try:
-            with self._lock:
-                if self._is_cut:
-                    raise TimeoutError
-                self._handle = connection.dup()
+            self._cut_off.hold(connection.fileno())
             return connection if tls is None else tls.wrap_socket(connection, server_hostname=host)
         except BaseException:
             connection.close()
             raise
-
-    def cut(self) -> None:
-        with self._lock:
-            self._is_cut = True
-            handle, self._handle = self._handle, None
-        if handle is not None:
-            with contextlib.closing(handle), contextlib.suppress(OSError):
-                handle.shutdown(socket.SHUT_RDWR)
 
 
 def in_time(talk: Callable[[Line], Told], *, seconds: float, alive: Callable[[], None]) -> Told:
