@@ -366,6 +366,12 @@ def test_an_end_that_was_cut_with_its_checkpoints_is_known_by_the_hashes(sqlite_
     assert findings(site) == [("cut", size)]
 
 
+def test_a_count_is_shown_in_words(sqlite_site: Site) -> None:
+    site = lived(sqlite_site)
+    site.ok("census")
+    assert "census credentials-password (2 under v3)" in site.ok("audit", "show").text
+
+
 # --- after a rekey --------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from netraven_keys.cli import show
 from netraven_keys.cli.invocation import Invocation, common_options, verb
 from netraven_keys.cli.times import typed_time
 from netraven_keys.errors import StorageFailed, UsageError
+from netraven_keys.evidence.record import in_words
 from netraven_keys.service import audit_trail
 
 _LIMIT = 1024 * 1024
@@ -137,7 +138,17 @@ def _add_lines(group: click.Group) -> None:
 
 
 def _spelled(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(map(_word, value)) if isinstance(value, list) else str(value)
+
+
+def _word(value: object) -> str:
+    """A count as words, where it is one that we wrote."""
+    if not isinstance(value, dict):
+        return str(value)
+    try:
+        return f"{value['name']} ({in_words(value)})"
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return str(value)
 
 
 def _add_verify(group: click.Group) -> None:

@@ -72,7 +72,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(when=_when, day=_day, count=_count, versions=_versions)
+    environment.filters.update(when=_when, day=_day, count=_count, versions=record.in_words)
     return environment
 
 
@@ -87,14 +87,6 @@ def _day(at: str | None) -> str:
 
 def _count(number: int | None) -> str:
     return "not counted" if number is None else f"{number:,}"
-
-
-def _versions(census: Mapping[str, Any]) -> str:
-    """What a count found in one target, in words."""
-    parts = [f"{count:,} under {version}" for version, count in census["versions"].items()]
-    parts += [f"{count:,} {name}" for name, count in census["legacy"].items()]
-    parts += [f"{census[name]:,} {name}" for name in ("plaintext", "other", "malformed", "quarantined") if census[name]]
-    return ", ".join(parts) or "no value"
 
 
 def _view(payload: bytes, predicate: Mapping[str, Any]) -> dict[str, Any]:

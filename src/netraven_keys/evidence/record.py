@@ -220,6 +220,14 @@ def _left(census: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: {count:,} values {what}, by the last count of the period"
 
 
+def in_words(census: Mapping[str, Any]) -> str:
+    """What a count found in one target."""
+    parts = [f"{count:,} under {version}" for version, count in census["versions"].items()]
+    parts += [f"{count:,} {name}" for name, count in census["legacy"].items()]
+    parts += [f"{census[name]:,} {name}" for name in ("plaintext", "other", "malformed", "quarantined") if census[name]]
+    return ", ".join(parts) or "no value"
+
+
 def clocks_of(records: Sequence[tuple[int, Mapping[str, Any]]], made_at: str) -> Iterator[Exceptional]:
     """Times that cannot be right: a period is chosen by them."""
     later = next((number for number, record in records if str(record.get("at")) > made_at), None)
