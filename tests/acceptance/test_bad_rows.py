@@ -13,6 +13,7 @@ from cryptography.fernet import Fernet
 
 from netraven_keys.crypto import token as tokens
 from netraven_keys.targets.engines import make_engine
+from netraven_keys.values.writing import Writer
 from tests.site import Site
 
 
@@ -239,3 +240,27 @@ def test_a_primary_key_that_the_driver_cannot_read_is_said_and_changes_nothing(p
     assert outcome.status == 1
     assert outcome.json["keys"][0]["error"]["code"] == "target_unreadable"
     assert sorted(site.values(key="CAST(id AS text)").values()) == ["x", "y"]
+
+
+def test_new_bytes_that_do_not_open_are_never_written(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory or a processor fails while one value is encrypted."""
+    truth = site.credentials(5)
+    before = site.values()
+    real, spoiled = Writer.write, list[str]()
+
+    def write(self: Writer, plaintext: bytes, row: Any, *, binary: bool) -> str | bytes:
+        written = real(self, plaintext, row, binary=binary)
+        if plaintext.decode() not in (spoiled or [plaintext.decode()]) or not isinstance(written, str):
+            return written
+        spoiled[:] = [plaintext.decode()]
+        return written[:-6] + ("A" if written[-6] != "A" else "B") + written[-5:]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Writer, "write", write)
+        outcome = site.run("rotate", "--force", "--reason", "test", "--json")
+    [report] = outcome.json["keys"]
+    [listed] = report["quarantined"]
+    assert (outcome.status, listed["reason"]) == (3, "not_written")
+    [row] = [row for row, plain in truth.items() if plain == spoiled[0]]
+    assert site.values()[row] == before[row]
+    assert site.plaintexts() == truth

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,18 @@ def directory(tmp_path: Path, group: int | None = None) -> DirectoryStore:
     with store.lock():
         store.save(document(1), expected_epoch=0)
     return store
+
+
+def test_a_document_that_reads_back_otherwise_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = directory(tmp_path)
+    real = durable.write_whole
+
+    def rotten(path: Path, content: bytes, **options: Any) -> None:
+        real(path, content.replace(b"text", b"tExt"), **options)
+
+    monkeypatch.setattr(durable, "write_whole", rotten)
+    with store.lock(), pytest.raises(StorageFailed, match="reads back otherwise"):
+        store.save(document(2), expected_epoch=1)
 
 
 def modes(path: Path) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from netraven_keys.service.backup import list_backups
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import check_history, open_owned
 from netraven_keys.storage.directory import DirectoryStore
+from netraven_keys.storage.exposures import ExposureDirectory
 from tests.faults.disk import Recorder, after, key_of, lay_out, states
 from tests.faults.scenarios import SCENARIOS, Scenario, go_on, prepared
 from tests.site import Site
@@ -43,6 +44,7 @@ class Trial:
     database: Path
     recorder: Recorder
     truth: dict[str, str]
+    before: set[int]
     snapshots: list[bytes] = field(default_factory=list)
     acknowledged: int = 0
 
@@ -91,6 +93,27 @@ def look(trial: Trial, acknowledged: int) -> None:
                 assert held or _spoken_for(trial.site, keyring), f"no backup holds v{version.number}"
 
 
+def look_at_effects(trial: Trial) -> None:
+    """What was done to values was on record before: that they would be, and which were under a leaked version."""
+    values = trial.site.values() if trial.truth else {}
+    carried = {row: int(str(value).split(":")[1][1:]) for row, value in values.items()}
+    lines = (trial.site.directory / "audit" / "audit.jsonl").read_bytes().split(b"\n")[:-1] if values else []
+    intents = [json.loads(line) for line in lines if b'"reencryption"' in line]
+    begun = {record["to_version"] for record in intents if record["phase"] == "intent"}
+    assert {version for version in carried.values() if version > 1} <= begun | trial.before, "values without an intent"
+    if not (trial.site.keys / "keyring.json").exists() or not carried:
+        return
+    leaked = [v.number for key in trial.site.keyring().keys for v in key.versions if v.was_compromised]
+    listed = {
+        (number, met.row)
+        for number in leaked
+        for met in ExposureDirectory(trial.site.directory / "audit" / "exposures").rows("credentials", number)
+    }
+    for number in leaked:
+        gone = {row for row, version in carried.items() if version > number}
+        assert {(number, row) for row in gone} <= listed, "a value was carried away and is on no list"
+
+
 def _spoken_for(site: Site, keyring: Keyring) -> bool:
     """Between a rekey and the new signatures of the manifests, the keyring itself names the backups that are good."""
     known = {digest for mark in keyring.predecessors for digest in mark.backups}
@@ -100,7 +123,8 @@ def _spoken_for(site: Site, keyring: Keyring) -> bool:
 
 def recorded(site: Site, database: Path, scenario: Scenario) -> Trial:
     truth = prepared(site, scenario)
-    trial = Trial(site, database, Recorder(site.directory), truth)
+    before = {int(str(value).split(":")[1][1:]) for value in site.values().values()}
+    trial = Trial(site, database, Recorder(site.directory), truth, before)
     trial.acknowledged = site.keyring().epoch if (site.keys / "keyring.json").exists() else 0
     trial.recorder._note = trial.note
     trial.note()
@@ -143,6 +167,7 @@ def test_power_may_go_at_any_moment(
         trial.lay_out(state, snapshot)
         try:
             look(trial, acknowledged)
+            look_at_effects(trial)
             if number in resumed:
                 go_on(trial.site, trial.truth, scenario)
         except BaseException as problem:
