@@ -101,13 +101,13 @@ def _add_lines(group: click.Group) -> None:
         if run.json:
             show.as_json({"lines": list(shown), "left_out": count - len(shown)})
             return 0
-        rows = [("line", "time (UTC)", "event", "ended", "who", "about")]
+        rows: list[tuple[str, ...]] = [("line", "time (UTC)", "event", "ended", "who", "about")]
         for record in shown:
             about = ", ".join(f"{name} {_spelled(value)}" for name, value in export.details_of(record).items())
             ended = record.get("outcome", "") if record.get("phase") == "result" else "begun"
             at = str(record.get("at", ""))[:19].replace("T", " ")
             cells = (record.get("seq", ""), at, record.get("event", ""), ended, record.get("who", ""), about)
-            rows.append(tuple(show.safe(str(cell)) for cell in cells))  # type: ignore[arg-type]
+            rows.append(tuple(show.safe(str(cell)) for cell in cells))
         show.table(rows, indent="", right=(0,))
         if count > len(shown):
             show.note(f"{show.plural(count - len(shown), 'earlier line')} left out: --all shows them")
