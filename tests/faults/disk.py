@@ -1,9 +1,10 @@
 """A disk that keeps apart what is not synced, and the states that a power loss may leave of it.
 
 What a program asks of the operating system is recorded while it happens. Of a moment in the record the disk holds what
-was synced, and of the rest whatever POSIX allows (fsync(2), rename(2)): of each file any beginning of the writes that
-were not synced, the last one torn, or its length without its bytes; of each directory any beginning of its changes, or
-some of them without the others; each file and directory by itself.
+was synced, and some of the rest, of what POSIX allows (fsync(2), rename(2)): of each file any beginning of the writes
+that were not synced, the last one torn at a few lengths, or its length without its bytes; of each directory any
+beginning of its changes, or all but one of them; each file and directory by itself. Not every legal subset: of three
+changes of one directory, for example, the last alone is not among them.
 """
 
 from __future__ import annotations
