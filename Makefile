@@ -7,7 +7,7 @@ DIR ?= demo
 # Two processes at most: the tests start databases of their own.
 JOBS ?= 2
 
-.PHONY: help demo test image test-containers faults faults-power faults-kill faults-removals check format reference lock clean
+.PHONY: help demo test image test-containers faults faults-kill faults-errors faults-power faults-removals reliability check format reference lock clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -25,16 +25,27 @@ test-containers: .venv-dev/ready image ## the tests on real containers (as root,
 	@CONTAINERS_CONF=$(CURDIR)/build/containers/containers.conf NETRAVEN_KEYS_TEST_CONTAINERS=1 \
 		$(DEV)/pytest -q -n $(JOBS) tests/container
 
-faults: faults-power faults-kill faults-removals ## the long form of the fault tests (hours; SEED= repeats a run)
+faults: faults-kill faults-errors faults-power faults-removals reliability ## the long form of the fault tests (hours; SEED= repeats a run)
 
-faults-power: .venv-dev/ready ## power lost at every moment
-	@NETRAVEN_KEYS_FAULTS=long $(DEV)/pytest -q -s -n 0 -p no:randomly tests/faults/test_power.py
+# One file of figures for each kind, as it was last run to its end or its failure.
+LONG = mkdir -p build/faults && rm -f build/faults/$@.jsonl && NETRAVEN_KEYS_FAULTS=long \
+	NETRAVEN_KEYS_FIGURES=build/faults/$@.jsonl $(DEV)/pytest -q -s -n 0 -p no:randomly
 
 faults-kill: .venv-dev/ready ## killed at every point
-	@NETRAVEN_KEYS_FAULTS=long $(DEV)/pytest -q -s -n 0 -p no:randomly tests/faults/test_kills.py
+	@$(LONG) tests/faults/test_kills.py
+
+faults-errors: .venv-dev/ready ## every call fails, in each way
+	@$(LONG) tests/faults/test_errors_of_calls.py
+
+faults-power: .venv-dev/ready ## power lost at every moment
+	@$(LONG) tests/faults/test_power.py
 
 faults-removals: .venv-dev/ready ## each safeguard taken out of a copy, which must turn a test red
-	@$(DEV)/python -m tests.faults.removals
+	@mkdir -p build/faults && rm -f build/faults/$@.jsonl
+	@NETRAVEN_KEYS_FIGURES=build/faults/$@.jsonl $(DEV)/python -m tests.faults.removals
+
+reliability: .venv-dev/ready ## write docs/reliability.md from the tests and the figures of the last long runs
+	$(DEV)/python scripts/reliability.py
 
 check: .venv-dev/ready ## format, lint, types, import contracts, generated pages, Dockerfiles
 	$(DEV)/ruff format --check

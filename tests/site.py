@@ -84,6 +84,11 @@ class Site:
         return self.directory / "key_rotation.yaml"
 
     @property
+    def database(self) -> str:
+        """The database's kind."""
+        return self.url.split("+")[0].split(":")[0]
+
+    @property
     def keys(self) -> Path:
         return self.directory / "keys"
 

@@ -22,6 +22,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.engine.default import DefaultDialect
 
 import netraven_keys.cli.main as command_line
+from tests.faults.form import no_waiting
 
 _WRITE = os.write
 _CHANGES = ("write", "fsync", "ftruncate", "rename", "unlink", "mkdir", "chmod", "fchmod", "chown", "fchown")
@@ -92,7 +93,7 @@ def run(arguments: list[str], points: Points, report: int) -> None:
     """In the child: the command, and on `report` how many points it has."""
     patched = {name: points.around(getattr(os, name)) for name in _CHANGES} | {"open": points.opening(os.open)}
     points.ask_database()
-    with mock.patch.multiple(os, **patched):
+    with mock.patch.multiple(os, **patched), no_waiting():
         status = command_line.main(arguments)
     _WRITE(report, f"{status} {points.count}".encode())
     os._exit(0)

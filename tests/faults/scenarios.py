@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
+from netraven_keys.errors import NetravenKeysError
 from netraven_keys.masterkeys import generated
-from tests.site import IDENTITY, Site
+from tests.faults.form import SEED
+from tests.site import IDENTITY, Outcome, Site
 
+MOST_PROBLEMS = 5
 FORCE = ("rotate", "--force", "--reason", "power")
 
 
@@ -98,16 +102,68 @@ def prepared(site: Site, scenario: Scenario) -> dict[str, str]:
     return made if made is not None else site.plaintexts() if site.keys.exists() else {}
 
 
-def go_on(site: Site, truth: dict[str, str], scenario: Scenario) -> None:
-    """The work goes on from there, to its end, and every value is what it was."""
-    outcome = site.run(*scenario.typed_then(site))
-    assert outcome.status in (0, 3), (outcome.text, outcome.err)
-    for command in (("rotate",), FORCE):
-        outcome = site.run(*command)
-        assert outcome.status == 0, (command, outcome.text, outcome.err)
-    assert site.plaintexts() == truth
-    newest = site.keyring().key("credentials").versions[-1].number
-    (census,) = site.ok("census", "--json").json["targets"]
-    assert census["versions"] == ({f"v{newest}": len(truth)} if truth else {})
-    outcome = site.run("audit", "verify", "--json")
-    assert outcome.status == 0, outcome.json["findings"]
+@dataclass
+class Toll:
+    """What faults cost, over many of them."""
+
+    lost: int = 0
+    wrong: int = 0
+    unfinished: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def after(self, what: str) -> Iterator[None]:
+        """What goes wrong within is kept, and the next is tried; `what` says how to see it again."""
+        try:
+            yield
+        except Exception as problem:
+            self.problems.append(f"SEED={SEED}, {what}: {type(problem).__name__}: {problem}")
+            if isinstance(problem, Unfinished):
+                self.unfinished += 1
+            if len(self.problems) >= MOST_PROBLEMS:
+                raise
+
+    def go_on(self, site: Site, truth: dict[str, str], scenario: Scenario) -> None:
+        """The work goes on from there, to its end, and every value is what it was."""
+        outcome = site.run(*scenario.typed_then(site))
+        _ended(outcome.status in (0, 3), scenario.resume, outcome)
+        for command in (("rotate",), FORCE):
+            outcome = site.run(*command)
+            _ended(outcome.status == 0, command, outcome)
+        lost, wrong = compared(site, truth)
+        self.lost += lost
+        self.wrong += wrong
+        assert (lost, wrong) == (0, 0), f"{lost} lost, {wrong} wrong"
+        newest = site.keyring().key("credentials").versions[-1].number
+        (census,) = site.ok("census", "--json").json["targets"]
+        if census["versions"] != ({f"v{newest}": len(truth)} if truth else {}):
+            raise Unfinished(f"census: {census}")
+        outcome = site.run("audit", "verify", "--json")
+        assert outcome.status == 0, outcome.json["findings"]
+
+    @property
+    def figures(self) -> dict[str, int]:
+        return {"lost": self.lost, "wrong": self.wrong, "unfinished": self.unfinished, "problems": len(self.problems)}
+
+
+class Unfinished(Exception):
+    """What was begun cannot be ended."""
+
+
+def _ended(good: bool, command: tuple[str, ...], outcome: Outcome) -> None:
+    if not good:
+        raise Unfinished(f"{' '.join(command)}: status {outcome.status}: {outcome.text} {outcome.err}")
+
+
+def compared(site: Site, truth: dict[str, str]) -> tuple[int, int]:
+    """How many values are lost (gone, or they do not open), and how many are others than they were."""
+    keys, lost, wrong = site.client(), 0, 0
+    values = site.values() if truth else {}
+    for row, plain in truth.items():
+        try:
+            read = keys.decrypt(values[row], table="credentials", column="password").decode()
+        except (KeyError, NetravenKeysError):
+            lost += 1
+        else:
+            wrong += read != plain
+    return lost, wrong + len(values.keys() - truth.keys())

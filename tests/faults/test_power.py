@@ -4,7 +4,6 @@ acknowledged, looks like no attack, and one more command goes on from it."""
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 from collections.abc import Sequence
@@ -25,11 +24,10 @@ from netraven_keys.service.keyring_access import check_history, open_owned
 from netraven_keys.storage.directory import DirectoryStore
 from netraven_keys.storage.exposures import ExposureDirectory
 from tests.faults.disk import Recorder, after, key_of, lay_out, states
-from tests.faults.scenarios import SCENARIOS, Scenario, go_on, prepared
+from tests.faults.form import LONG, SEED, record
+from tests.faults.scenarios import SCENARIOS, Scenario, Toll, prepared
 from tests.site import Site
 
-LONG = os.environ.get("NETRAVEN_KEYS_FAULTS") == "long"
-SEED = int(os.environ.get("SEED", random.randrange(10**9)))
 # States that are laid out and opened, and those of them from which the work goes on to its end.
 STATES = 25_000 if LONG else 250
 RESUMED = 400 if LONG else 8
@@ -145,9 +143,7 @@ def moments(count: int, chance: random.Random) -> Sequence[int]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_power_may_go_at_any_moment(
-    scenario: Scenario, sqlite_site: Site, sqlite_url: str, record_property: Any
-) -> None:
+def test_power_may_go_at_any_moment(scenario: Scenario, sqlite_site: Site, sqlite_url: str) -> None:
     chance = random.Random(f"{SEED}-{scenario.name}")
     trial = recorded(sqlite_site, Path(sqlite_url.split("///")[1]), scenario)
     ops, notes = trial.recorder.ops, [(trial.recorder.begin and 0, 0), *trial.recorder.notes]
@@ -169,10 +165,9 @@ def test_power_may_go_at_any_moment(
             look(trial, acknowledged)
             look_at_effects(trial)
             if number in resumed:
-                go_on(trial.site, trial.truth, scenario)
+                Toll().go_on(trial.site, trial.truth, scenario)
         except BaseException as problem:
             problem.add_note(f"SEED={SEED}, moment {moment} of {len(ops)}: after {ops[moment - 1 : moment]}")
             raise
     figures = {"moments": len(ops) + 1, "states": len(candidates), "opened": len(chosen), "resumed": len(resumed)}
-    record_property("power", json.dumps({scenario.name: figures}))
-    print(f"power {scenario.name}: {figures}, SEED={SEED}")
+    record("power", scenario.name, figures)
