@@ -9,6 +9,7 @@ what the command costs.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -58,6 +59,10 @@ class Points:
 
         return opening
 
+    def closing(self, call: Callable[[int], None]) -> Callable[[int], None]:
+        """Changes nothing."""
+        return call
+
     def ask_database(self) -> None:
         """Before and after each statement."""
         event.listen(Engine, "before_cursor_execute", lambda *_: self.pass_())
@@ -66,11 +71,36 @@ class Points:
 
 
 class Failures(Points):
-    """Counts calls that change files, and lets the chosen one fail with an error number, or write a part only (0)."""
+    """Counts calls that change files, and closings of files that were made, and lets the chosen one fail with an
+    error number, or write a part only (0)."""
 
     def __init__(self, fail_at: int, error: int) -> None:
         super().__init__(fail_at)
         self._error = error
+        self._made: set[int] = set()
+
+    def opening(self, call: Callable[..., int]) -> Callable[..., int]:
+        making = super().opening(call)
+
+        def opening(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+            fd = making(path, flags, *arguments, **options)
+            self._made.discard(fd)
+            if flags & os.O_CREAT:
+                self._made.add(fd)
+            return fd
+
+        return opening
+
+    def closing(self, call: Callable[[int], None]) -> Callable[[int], None]:
+        """It is closed, whatever is said of it (close(2))."""
+
+        def closing(fd: int) -> None:
+            call(fd)
+            if fd in self._made:
+                self._made.discard(fd)
+                self.around(lambda: None)()
+
+        return closing
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def around(*arguments: Any, **options: Any) -> Any:
@@ -89,14 +119,41 @@ class Failures(Points):
         """Its faults are others'."""
 
 
+class Interruptions(Points):
+    """A signal every fifth of a millisecond, as of a profiler or a child that ends: calls are interrupted (EINTR)."""
+
+    SECONDS = 0.0002
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        signal.signal(signal.SIGALRM, self._interrupted)
+        signal.setitimer(signal.ITIMER_REAL, self.SECONDS, self.SECONDS)
+
+    def _interrupted(self, *_: object) -> None:
+        self.count += 1
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        return call
+
+    def ask_database(self) -> None:
+        """Interrupted like the others."""
+
+
 def run(arguments: list[str], points: Points, report: int) -> None:
     """In the child: the command, and on `report` how many points it has."""
-    patched = {name: points.around(getattr(os, name)) for name in _CHANGES} | {"open": points.opening(os.open)}
+    patched: dict[str, Any] = {name: points.around(getattr(os, name)) for name in _CHANGES}
+    patched |= {"open": points.opening(os.open), "close": points.closing(os.close)}
     points.ask_database()
     with mock.patch.multiple(os, **patched), no_waiting():
         status = command_line.main(arguments)
     _WRITE(report, f"{status} {points.count}".encode())
     os._exit(0)
+
+
+def _points(at: int, error: int | None) -> Points:
+    if error is None:
+        return Points(at)
+    return Interruptions() if error == errno.EINTR else Failures(at, error)
 
 
 def _child(request: dict[str, Any], report: int) -> None:
@@ -107,8 +164,7 @@ def _child(request: dict[str, Any], report: int) -> None:
     for fd, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, fd)
     try:
-        at, error = request["at"], request["error"]
-        run(request["arguments"], Points(at) if error is None else Failures(at, error), report)
+        run(request["arguments"], _points(request["at"], request["error"]), report)
     finally:
         os._exit(70)
 

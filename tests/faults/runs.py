@@ -28,8 +28,8 @@ class Killer:
         )
 
     def run(self, *arguments: str, at: int = 0, error: int | None = None) -> dict[str, Any]:
-        """What came of it. It is killed at point `at`, if it has so many; with `error` the call at it fails so, and
-        with 0 writes a part only."""
+        """What came of it. It is killed at point `at`, if it has so many; with `error` the call at it fails so,
+        with 0 it writes a part only, and with EINTR all are interrupted."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         request = {
