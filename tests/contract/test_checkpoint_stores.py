@@ -356,3 +356,13 @@ def test_a_server_that_is_away_is_said_without_its_password() -> None:
         store.write(LOG, 1, note_of(1), leaves_of(1))
     said = [failed.value.message, failed.value.remedy, *(fault.message for fault in store.faults()), repr(store)]
     assert not [text for text in said if "geheim" in text]
+
+
+@pytest.mark.fault("A8")
+def test_hashes_behind_a_lost_sector_are_written_again(tmp_path: Path) -> None:
+    store, file = CheckpointDirectory(tmp_path), tmp_path / LOG / "leaves"
+    store.write(LOG, 20, note_of(20), leaves_of(20))
+    content = file.read_bytes()
+    file.write_bytes(content[:700] + b"\0" * 200 + content[900:])
+    store.write(LOG, 22, note_of(22), leaves_of(22))
+    assert b"".join(store.read(LOG).leaves) == leaves_of(22)

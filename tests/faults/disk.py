@@ -1,10 +1,10 @@
 """A disk that keeps apart what is not synced, and the states that a power loss may leave of it.
 
 What a program asks of the operating system is recorded while it happens. Of a moment in the record the disk holds what
-was synced, and some of the rest, of what POSIX allows (fsync(2), rename(2)): of each file any beginning of the writes
-that were not synced, the last one torn at a few lengths, or its length without its bytes; of each directory any
-beginning of its changes, or all but one of them; each file and directory by itself. Not every legal subset: of three
-changes of one directory, for example, the last alone is not among them.
+was synced, and any of the rest that POSIX allows (fsync(2), rename(2)): of each file any of the sectors that were
+written since, zeros where one is missing, with or without its length, or the last write cut at any byte; of each
+directory any of its changes; each file and directory by itself. Where the subsets are more than MOST_SUBSETS of one
+file or directory, they are drawn.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 SECTOR = 512
+MOST_SUBSETS = 2**10
 
 
 @dataclass(frozen=True)
@@ -221,49 +222,74 @@ def _apply(node: Node, op: Op) -> None:
 
 
 def _changed(content: bytes, op: Op) -> bytes:
+    if op.what == "grow":
+        return content.ljust(op.offset, b"\0")
     if op.what == "truncate":
         return content[: op.offset].ljust(op.offset, b"\0")
     padded = content.ljust(op.offset, b"\0")
     return padded[: op.offset] + op.data + padded[op.offset + len(op.data) :]
 
 
-def choices(node: Node) -> list[Node]:
-    """Everything that the disk may hold of one file or directory; first nothing that is pending, then all of it."""
+def choices(node: Node, chance: random.Random, *, tears: int) -> list[Node]:
+    """What the disk may hold of one file or directory: first nothing that is pending, then all of it. Every subset,
+    where there are no more than MOST_SUBSETS, else as many that are drawn; of a file, `tears` lengths too."""
+    pending = node.pending if node.entries is not None else _pieces(node.pending)
+    found = [_with(node, changes) for changes in _subsets(pending, chance)]
     if node.entries is None:
-        found = _contents(node)
-        return [Node(content) for content in dict.fromkeys(found)]
-    lists: list[dict[str, int]] = []
-    pending = node.pending
-    some = [pending[:end] for end in (0, len(pending), *range(1, len(pending)))]
-    # Without an order among the changes of a directory: each of them lost by itself.
-    some += [[*pending[:at], *pending[at + 1 :]] for at in range(len(pending))]
-    for changes in some:
-        one = Node(entries=dict(node.entries))
-        for op in changes:
-            _apply(one, op)
-        assert one.entries is not None
-        if one.entries not in lists:
-            lists.append(one.entries)
-    return [Node(entries=entries) for entries in lists]
+        found += _torn(node, chance, tears)
+    return list({_identity(one): one for one in found}.values())
 
 
-def _contents(node: Node) -> list[bytes]:
-    found, content = [node.content], node.content
+def _identity(node: Node) -> Any:
+    return node.content if node.entries is None else tuple(sorted(node.entries.items()))
+
+
+def _subsets(pending: list[Op], chance: random.Random) -> Iterator[list[Op]]:
+    whole = 2 ** len(pending)
+    few = range(whole) if whole <= MOST_SUBSETS else [0, *(chance.randrange(whole) for _ in range(MOST_SUBSETS))]
+    for number in dict.fromkeys([0, whole - 1, *few]):
+        yield [op for at, op in enumerate(pending) if number >> at & 1]
+
+
+def _with(node: Node, changes: list[Op]) -> Node:
+    one = Node(node.content, None if node.entries is None else dict(node.entries))
+    for op in changes:
+        _apply(one, op)
+    return one
+
+
+def _pieces(pending: list[Op]) -> list[Op]:
+    """Each sector of each write reaches the disk by itself, and so does the length that comes of it."""
+    found: list[Op] = []
+    for op in pending:
+        if op.what != "write":
+            found.append(op)
+            continue
+        end = op.offset + len(op.data)
+        found.append(Op("grow", op.node, offset=end))
+        place = op.offset
+        while place < end:
+            until = min(end, (place // SECTOR + 1) * SECTOR)
+            found.append(Op("write", op.node, offset=place, data=op.data[place - op.offset : until - op.offset]))
+            place = until
+    return found
+
+
+def _torn(node: Node, chance: random.Random, tears: int) -> Iterator[Node]:
+    """The last write ends early, at any byte, after all that was before it, or after nothing of it."""
+    content = node.content
     for op in node.pending:
         if op.what == "write":
-            for end in {SECTOR * (len(op.data) // SECTOR // 2) or len(op.data) // 2, len(op.data) // 3, 1}:
-                found.append(_changed(content, Op("write", op.node, offset=op.offset, data=op.data[:end])))
-            zeros = Op("write", op.node, offset=op.offset, data=b"\0" * len(op.data))
-            found.append(_changed(content, zeros))
+            lengths = range(1, len(op.data))
+            for end in lengths if len(lengths) <= tears else chance.sample(lengths, tears):
+                yield Node(_changed(content, Op("write", op.node, offset=op.offset, data=op.data[:end])))
         content = _changed(content, op)
-        found.append(content)
-    return [found[0], content, *found[1:]]
 
 
-def states(nodes: Nodes, chance: random.Random, at_most: int) -> Iterator[Nodes]:
+def states(nodes: Nodes, chance: random.Random, at_most: int, *, tears: int) -> Iterator[Nodes]:
     """The disk after a power loss: all of them where they are few, else `at_most` that are drawn, and both extremes."""
     numbers = [number for number, node in nodes.items() if node.pending]
-    options = {number: choices(nodes[number]) for number in numbers}
+    options = {number: choices(nodes[number], chance, tears=tears) for number in numbers}
     whole = 1
     for number in numbers:
         whole *= len(options[number])

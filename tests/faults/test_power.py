@@ -24,14 +24,15 @@ from netraven_keys.service.keyring_access import check_history, open_owned
 from netraven_keys.storage.directory import DirectoryStore
 from netraven_keys.storage.exposures import ExposureDirectory
 from tests.faults.disk import Recorder, after, key_of, lay_out, states
-from tests.faults.form import LONG, SEED, record
+from tests.faults.form import LONG, SEED, no_waiting, record
 from tests.faults.scenarios import SCENARIOS, Scenario, Toll, prepared
 from tests.site import Site
 
 # States that are laid out and opened, and those of them from which the work goes on to its end.
-STATES = 25_000 if LONG else 250
-RESUMED = 400 if LONG else 8
-PER_MOMENT = 2_000 if LONG else 60
+STATES = 10**9 if LONG else 60
+RESUMED = 100 if LONG else 3
+PER_MOMENT = 5_000 if LONG else 60
+TEARS = 5_000 if LONG else 5
 
 
 @dataclass
@@ -142,6 +143,8 @@ def moments(count: int, chance: random.Random) -> Sequence[int]:
     return chance.sample(range(count + 1), count + 1)
 
 
+@pytest.mark.fault("A7", "A8", "A20", "A21", "A28", "G1", "J3", "J11")
+@no_waiting()
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_power_may_go_at_any_moment(scenario: Scenario, sqlite_site: Site, sqlite_url: str) -> None:
     chance = random.Random(f"{SEED}-{scenario.name}")
@@ -151,23 +154,25 @@ def test_power_may_go_at_any_moment(scenario: Scenario, sqlite_site: Site, sqlit
     seen: set[Any] = set()
     candidates: list[tuple[int, Any]] = []
     for moment in moments(len(ops), chance):
-        for state in states(after(trial.recorder.begin, ops[:moment]), chance, PER_MOMENT):
+        for state in states(after(trial.recorder.begin, ops[:moment]), chance, PER_MOMENT, tears=TEARS):
             one = (key_of(state), notes[moment])
             if hash(one) not in seen:
                 seen.add(hash(one))
                 candidates.append((moment, state))
     chosen = candidates if len(candidates) <= STATES else chance.sample(candidates, STATES)
     resumed = set(chance.sample(range(len(chosen)), min(RESUMED, len(chosen))))
-    for number, (moment, state) in enumerate(chosen):
-        acknowledged, snapshot = notes[moment]
-        trial.lay_out(state, snapshot)
-        try:
-            look(trial, acknowledged)
-            look_at_effects(trial)
-            if number in resumed:
-                Toll().go_on(trial.site, trial.truth, scenario)
-        except BaseException as problem:
-            problem.add_note(f"SEED={SEED}, moment {moment} of {len(ops)}: after {ops[moment - 1 : moment]}")
-            raise
-    figures = {"moments": len(ops) + 1, "states": len(candidates), "opened": len(chosen), "resumed": len(resumed)}
-    record("power", scenario.name, figures)
+    toll, looked_at = Toll(), 0
+    try:
+        for number, (moment, state) in enumerate(chosen):
+            acknowledged, snapshot = notes[moment]
+            trial.lay_out(state, snapshot)
+            looked_at += 1
+            with toll.after(f"moment {moment} of {len(ops)}: after {ops[moment - 1 : moment]}"):
+                look(trial, acknowledged)
+                look_at_effects(trial)
+                if number in resumed:
+                    toll.go_on(trial.site, trial.truth, scenario)
+    finally:
+        figures = {"moments": len(ops) + 1, "states": len(candidates), "opened": looked_at, "resumed": len(resumed)}
+        record("power", scenario.name, figures | toll.figures)
+    assert not toll.problems, "\n".join(toll.problems)

@@ -103,6 +103,21 @@ def test_a_torn_last_line_is_dropped_recorded_and_no_attack(sqlite_site: Site) -
     assert [record["seq"] for record in records] == list(range(len(records)))
 
 
+@pytest.mark.fault("J3", "A8")
+def test_a_last_line_with_a_lost_sector_in_it_is_torn_too(sqlite_site: Site) -> None:
+    """After a power loss what came later may be on the disk, and what was before it zeros."""
+    sqlite_site.credentials(1)
+    kept = log_of(sqlite_site).read_bytes()
+    for lost in (b"\0" * 24 + b'"}\n', b'{"seq": 99, \0\0\0\0"}\n', b"\0\n"):
+        log_of(sqlite_site).write_bytes(log_of(sqlite_site).read_bytes() + lost)
+        found = sqlite_site.ok("audit", "verify", "--json").json
+        assert (found["whole"], found["torn_bytes"]) == (True, len(lost))
+        sqlite_site.ok("keys", "stage", "credentials")
+        assert lines(sqlite_site)[-3]["bytes_dropped"] == len(lost)
+    log_of(sqlite_site).write_bytes(log_of(sqlite_site).read_bytes().replace(kept[-40:], b"\0" * 39 + b"\n"))
+    assert sqlite_site.run("keys", "stage", "credentials").status == 1, "zeros anywhere else are an attack"
+
+
 def test_an_intent_whose_process_died_gets_its_result_from_the_next_change(sqlite_site: Site) -> None:
     sqlite_site.credentials(1)
     with_result = log_of(sqlite_site).read_bytes()

@@ -143,12 +143,22 @@ def rotated(directory: Path) -> list[int]:
 
 
 def split_lines(fd: int, offset: int) -> Iterator[bytes]:
-    """The lines without their newlines, and at the end what comes after the last newline, often nothing."""
-    rest = b""
+    """The lines without their newlines, and at the end what is no whole line, often nothing: what comes after the last
+    newline, or a last line with zeros in it. A sector that a power loss kept from the disk reads as zeros, though a
+    later one has the newline; what was written is ASCII without them."""
+    rest, last = b"", None
     while piece := os.pread(fd, _PIECE, offset):
         offset += len(piece)
         *lines, rest = (rest + piece).split(b"\n")
-        yield from lines
+        for line in lines:
+            if last is not None:
+                yield last
+            last = line
+    if last is not None and not rest and b"\0" in last:
+        yield last + b"\n"
+        return
+    if last is not None:
+        yield last
     yield rest
 
 

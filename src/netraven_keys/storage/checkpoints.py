@@ -93,8 +93,8 @@ class CheckpointDirectory:
     def _append(self, path: Path, leaves: bytes) -> None:
         with durable.appending(path) as fd:
             try:
-                whole, torn = divmod(os.fstat(fd).st_size, _HEX)
-                if torn:  # cut short by a crash
+                whole = len(_leaves(os.pread(fd, _MAX_LEAVES, 0)))
+                if os.fstat(fd).st_size != whole * _HEX:  # cut short by a crash, or with zeros in it
                     os.ftruncate(fd, whole * _HEX)
             except OSError as problem:
                 raise durable.failed("read", path, problem) from problem
