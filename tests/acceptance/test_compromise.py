@@ -435,6 +435,40 @@ def test_killed_between_its_steps_it_goes_on(sqlite_site: Site, monkeypatch: pyt
     assert site.plaintexts() == truth
 
 
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("save", [1, 2], ids=["removal", "rekey"])
+def test_killed_around_a_save_it_leaves_no_root_key_that_was_known(
+    sqlite_site: Site, monkeypatch: pytest.MonkeyPatch, save: int, saved: bool
+) -> None:
+    """The record has the intent and no result: what was done is told by the epoch, and done again where it was not."""
+    site = two_keys(sqlite_site)
+    truth = site.credentials(3)
+    second_owner(site)
+    known = site.keyring().signing_key
+    really, count = DirectoryStore.save, 0
+
+    class Killed(BaseException):
+        pass
+
+    def killed(store: DirectoryStore, document: bytes, **more: Any) -> None:
+        nonlocal count
+        count += 1
+        if count < save or saved:
+            really(store, document, **more)
+        if count == save:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DirectoryStore, "save", killed)
+        with pytest.raises(Killed):
+            site.run("compromise", "--master", "daily", *WHY)
+    site.ok("compromise", "--master", "daily", *WHY)
+    assert site.keyring().signing_key != known
+    assert [slot.name for slot in site.keyring().slots] == ["safe"]
+    assert states(site) == states(site, "tokens") == ["compromised", "active"]
+    assert site.plaintexts() == truth
+
+
 def test_what_an_owner_could_open_ends_with_the_new_root(sqlite_site: Site) -> None:
     """Versions and keys that were made between the removal of its slot and the rekey lie under the root it knew."""
     site = sqlite_site

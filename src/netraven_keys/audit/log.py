@@ -141,7 +141,8 @@ class AuditLog:
         return (event, keyring_id) in self._learned.done
 
     def done(self, event: str, keyring_id: str) -> list[dict[str, Any]]:
-        """The intents of this kind that ended well, oldest first. Raises AuditUnavailable, AuditBroken."""
+        """The intents of this kind that took effect, oldest first: of one whose process died that is so where the epoch
+        went on. Raises AuditUnavailable, AuditBroken."""
         self.head()  # every line is one
         intents: dict[str, dict[str, Any]] = {}
         found: list[dict[str, Any]] = []
@@ -151,8 +152,13 @@ class AuditLog:
                 continue
             if record.get("phase") == "intent":
                 intents[record["operation"]] = record
-            elif record.get("outcome") in ("done", "recovered") and record["operation"] in intents:
-                found.append(intents.pop(record["operation"]))
+                continue
+            intent = intents.pop(record["operation"], None)
+            saved = intent is not None and record["epoch"] > intent["epoch"]
+            if intent is not None and (
+                record.get("outcome") == "done" or (record.get("outcome") == "recovered" and saved)
+            ):
+                found.append(intent)
         return found
 
     def fingerprints(self, keyring_id: str) -> set[str]:

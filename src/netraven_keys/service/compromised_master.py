@@ -18,7 +18,7 @@ from netraven_keys.rotation.report import KeyReport
 from netraven_keys.service import master
 from netraven_keys.service.compromise import carried_away, mark
 from netraven_keys.service.installation import Installation
-from netraven_keys.service.keyring_access import open_owned
+from netraven_keys.service.keyring_access import open_owned, settled
 from netraven_keys.service.rotate import Result
 from netraven_keys.service.sweeping import Event, Stage
 
@@ -35,7 +35,7 @@ def compromise_master(
     """Raises ConfirmationMissing, UsageError for a slot that never was, Refused as `master remove` and `rekey` do."""
     if not reason.strip():
         raise ConfirmationMissing("this is on the record with its reason", remedy="Add --reason TEXT.")
-    keyring = open_owned(inst).keyring
+    keyring = settled(inst).keyring
     if any(slot.name == name for slot in keyring.slots):
         yield Stage(name, "the slot is removed")
         master.remove(inst, name)

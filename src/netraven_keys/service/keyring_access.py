@@ -165,6 +165,16 @@ def change_keyring(
     return owned
 
 
+def settled(inst: Installation) -> OwnedKeyring:
+    """The keyring, once each change whose process died has its result on record, for whom the record says what is
+    left to do. Raises what `change_keyring` does."""
+    with inst.store.lock():
+        owned = open_owned(inst)
+        check_history(inst, owned.keyring)
+        _record_recovered(inst, owned.keyring)
+    return owned
+
+
 def replace_root(inst: Installation, event: Event, renewed: Callable[[OwnedKeyring], OwnedKeyring]) -> OwnedKeyring:
     """As `change_keyring`, for a change after which another root key signs and seals."""
     with inst.store.lock():
