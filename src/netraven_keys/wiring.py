@@ -20,6 +20,7 @@ from netraven_keys.config.channels import channels
 from netraven_keys.config.master_keys import Prompt, master_key_from
 from netraven_keys.config.settings import Loaded, load_settings
 from netraven_keys.config.world import World, read_secret_file, who
+from netraven_keys.crypto import selftest
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
 from netraven_keys.hooks.programs import Programs
@@ -67,7 +68,8 @@ def settings_path(given: str | None, world: World) -> Path:
 
 
 def installation(given: str | None, world: World, *, prompt: Prompt) -> Installation:
-    """Reads and checks the settings; opens, writes and connects to nothing. Raises BadConfiguration."""
+    """Reads and checks the settings; opens, writes and connects to nothing. Raises BadConfiguration,
+    CryptoUnsound."""
     loaded = load_settings(settings_path(given, world), world)
     return assemble(loaded, world, prompt=prompt, notices=checked(loaded, world))
 
@@ -96,8 +98,9 @@ def assemble(
     `engines` are kept by whoever assembles again and again: SQLAlchemy remembers dialects for ever, so that
     a new engine for each run would grow the process. Closing an installation closes their connections.
     `alive` is called every few seconds while a hook runs or an alarm is told. `sealer` takes the place of the
-    settings' own.
+    settings' own. Raises BadConfiguration, CryptoUnsound.
     """
+    selftest.check()
     settings = loaded.settings
     engines = {} if engines is None else engines
     _check_distinct(settings.targets)

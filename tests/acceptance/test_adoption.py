@@ -126,6 +126,7 @@ def test_a_wrong_master_key_of_the_predecessor_does_no_harm_once_the_right_one_i
     assert sqlite_site.plaintexts() == {name: plain for name, (_, plain) in GEN1_VALUES.items()}
 
 
+@pytest.mark.fault("F12")
 def test_formats_that_are_not_declared_are_quarantined_and_never_guessed(sqlite_site: Site) -> None:
     adopted_site(sqlite_site, GEN1_VALUES, "netraven-gen2", "plaintext")
     sqlite_site.ok("init")

@@ -70,6 +70,7 @@ def test_without_the_master_key_and_with_a_key_that_was_kept(sqlite_site: Site) 
     assert (found["whole"], found["key_kept_elsewhere"]) == (True, True)
 
 
+@pytest.mark.fault("J1")
 @pytest.mark.parametrize(
     ("what", "line"), [("edited", 3), ("edited", 0), ("removed", 4), ("inserted", 2), ("moved", 3), ("cut", 5)]
 )
@@ -105,6 +106,7 @@ def test_what_lies_after_the_keyrings_anchor_is_under_a_checkpoint_too(sqlite_si
     assert "its newest checkpoint" in site.run("rotate", "--force", "--reason", "x").err
 
 
+@pytest.mark.fault("J3")
 def test_a_torn_line_is_told_from_a_cut_tail(sqlite_site: Site) -> None:
     site = lived(sqlite_site)
     with log_of(site).open("ab") as file:
@@ -118,6 +120,7 @@ def test_a_torn_line_is_told_from_a_cut_tail(sqlite_site: Site) -> None:
     assert findings(site) == [("cut", content.count(b"\n") - 1)]
 
 
+@pytest.mark.fault("J2")
 def test_the_log_that_is_gone_or_another_ones_is_a_finding(sqlite_site: Site, tmp_path: Path) -> None:
     site = lived(sqlite_site)
     content = log_of(site).read_bytes()
@@ -131,6 +134,7 @@ def test_the_log_that_is_gone_or_another_ones_is_a_finding(sqlite_site: Site, tm
     assert findings(site) == []
 
 
+@pytest.mark.fault("F7", "J2")
 def test_an_older_copy_is_seen_by_a_checkpoint_that_somebody_kept(sqlite_site: Site, tmp_path: Path) -> None:
     """Even where log, checkpoints and keyring were all put back together."""
     site = lived(sqlite_site)
@@ -327,6 +331,7 @@ def test_lines_are_shown_by_time_kind_and_key(sqlite_site: Site) -> None:
     assert len(site.ok("audit", "show", "--json", "--all", "--until", today).json["lines"]) >= len(everything) - 20
 
 
+@pytest.mark.fault("J9")
 def test_exports_hold_every_line_and_no_formula(sqlite_site: Site) -> None:
     site = lived(sqlite_site)
     reason = '=cmd|"x"!A1 a=b\\c\nCEF:0|forged'
@@ -391,6 +396,7 @@ def test_a_rekey_gives_the_log_another_key_and_the_log_stays_whole(site: Site) -
     assert (found["whole"], found["covered"], found["checkpoints"]) == (True, found["lines"], len(kept(site)))
 
 
+@pytest.mark.fault("J10")
 def test_each_key_is_believed_for_what_it_signed(sqlite_site: Site) -> None:
     site = sqlite_site
     before, after = rekeyed(site)
@@ -406,6 +412,7 @@ def test_each_key_is_believed_for_what_it_signed(sqlite_site: Site) -> None:
     )
 
 
+@pytest.mark.fault("J10")
 def test_the_former_key_signs_nothing_that_came_later(sqlite_site: Site) -> None:
     """Who knows the old master key rewrites the log and signs it as it could be signed before."""
     site = sqlite_site

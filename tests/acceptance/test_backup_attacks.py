@@ -119,6 +119,7 @@ def test_the_gate_is_asked_at_the_activation_itself(sqlite_site: Site, monkeypat
     assert state(site) == before
 
 
+@pytest.mark.fault("G2")
 def test_a_backup_directory_that_goes_while_readers_are_waited_for_stops_the_activation(sqlite_site: Site) -> None:
     site = sqlite_site
     site.credentials(1)
@@ -140,6 +141,7 @@ def test_a_backup_directory_that_goes_while_readers_are_waited_for_stops_the_act
 # --- retention ------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("G4")
 def test_a_backup_with_versions_that_the_keyring_lacks_is_never_pruned_and_is_named(site: Site) -> None:
     """An older one was restored; the newer one is all that opens v2."""
     site.settings["security"]["key_rotation"]["backup"]["max_backups"] = 1
@@ -195,6 +197,7 @@ def test_a_value_that_only_begins_like_a_version_s_activates_nothing(sqlite_site
     assert [str(v.state) for v in site.keyring().key("credentials").versions] == ["active", "pre-active"]
 
 
+@pytest.mark.fault("F9")
 def test_an_epoch_that_no_keyring_can_have_reached_is_refused_by_name(site: Site) -> None:
     site.credentials(1)
     expect, file = fingerprint(site), taken_away(site, newest(site))
@@ -235,6 +238,7 @@ def test_a_version_number_is_not_given_again_though_no_value_bears_it(sqlite_sit
 # --- passwords ------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("G5")
 @pytest.mark.parametrize("password", ["password", "netraven", "short"])
 def test_a_weak_password_beside_recipients_is_refused_too(sqlite_site: Site, password: str) -> None:
     sqlite_site.environment["NETRAVEN_BACKUP_PASSWORD"] = password
@@ -242,12 +246,14 @@ def test_a_weak_password_beside_recipients_is_refused_too(sqlite_site: Site, pas
     assert not (sqlite_site.directory / "backups").exists()
 
 
+@pytest.mark.fault("G5")
 def test_the_master_key_is_no_backup_password(sqlite_site: Site) -> None:
     sqlite_site.environment["NETRAVEN_BACKUP_PASSWORD"] = sqlite_site.environment["NETRAVEN_ENCRYPTION_KEY"]
     outcome = sqlite_site.run("init")
     assert (outcome.status, "is the master key" in outcome.err) == (78, True)
 
 
+@pytest.mark.fault("G5")
 @pytest.mark.parametrize("content", ["", "\n", BACKUP_PASSWORD])
 def test_an_empty_file_and_two_passwords_are_refused(sqlite_site: Site, content: str) -> None:
     site = sqlite_site
@@ -266,6 +272,7 @@ def files_or_nothing(site: Site) -> dict[str, bytes]:
     return files(site) if (site.directory / "backups").exists() else {}
 
 
+@pytest.mark.fault("G6")
 def test_one_password_is_one_however_its_letters_are_spelled(sqlite_site: Site) -> None:
     site = sqlite_site
     del site.settings["security"]["key_rotation"]["backup"]["recipients"]

@@ -126,6 +126,7 @@ def test_the_stock_tool_opens_one_for_recipients_with_a_secret_key(sqlite_site: 
 # --- the gate -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("G8")
 def test_nothing_is_active_before_a_backup_holds_it(site: Site) -> None:
     site.credentials(3)
     (first,) = backups(site)
@@ -138,6 +139,7 @@ def test_nothing_is_active_before_a_backup_holds_it(site: Site) -> None:
     assert [b["verified_how"] for b in (after, gate, first)] == ["digest"] * 3
 
 
+@pytest.mark.fault("G11")
 def test_with_a_password_each_is_opened_again(sqlite_site: Site) -> None:
     with_password(sqlite_site, recipients=True).credentials(1)
     (first,) = backups(sqlite_site)
@@ -147,6 +149,7 @@ def test_with_a_password_each_is_opened_again(sqlite_site: Site) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
+@pytest.mark.fault("G2")
 def test_a_backup_directory_that_is_gone_stops_the_rotation_before_anything_is_changed(site: Site) -> None:
     truth = site.credentials(3)
     before = state(site)
@@ -180,6 +183,7 @@ def test_an_empty_place_where_backups_were_is_not_taken_for_theirs(sqlite_site: 
     site.ok(*FORCE)
 
 
+@pytest.mark.fault("G2")
 @pytest.mark.parametrize("at", ["write", "write_manifest"])
 def test_a_backup_that_fails_stops_the_rotation_before_the_activation(
     sqlite_site: Site, at: str, monkeypatch: pytest.MonkeyPatch
@@ -203,6 +207,7 @@ def test_a_backup_that_fails_stops_the_rotation_before_the_activation(
     assert site.plaintexts() == truth
 
 
+@pytest.mark.fault("G11")
 def test_a_disk_that_reads_back_other_bytes_opens_no_gate(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite_site.credentials(1)
     read, write, written = BackupDirectory.read, BackupDirectory.write, set[str]()
@@ -250,6 +255,7 @@ def test_a_staged_version_is_activated_by_hand_only_once_it_is_backed_up(sqlite_
     assert [v["version"] for v in backups(sqlite_site)[0]["keys"][0]["versions"]] == [1, 2]
 
 
+@pytest.mark.fault("G7")
 def test_an_altered_or_swapped_backup_opens_no_gate(sqlite_site: Site) -> None:
     """The rotation was killed after its backup; what lies there is looked at, and not believed."""
     sqlite_site.credentials(1)
@@ -281,6 +287,7 @@ def test_without_the_gate_status_and_doctor_keep_saying_so(sqlite_site: Site) ->
 # --- passphrases ----------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("G9")
 def test_too_little_memory_for_a_passphrase_is_said_before_anything_is_changed(
     sqlite_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +301,7 @@ def test_too_little_memory_for_a_passphrase_is_said_before_anything_is_changed(
     assert state(sqlite_site) == before
 
 
+@pytest.mark.fault("G9")
 def test_a_child_that_dies_is_an_error_and_not_our_end(sqlite_site: Site) -> None:
     """As when the kernel ends it for its memory."""
     with_password(sqlite_site).credentials(1)
@@ -315,6 +323,7 @@ def verified(site: Site, *options: str) -> Outcome:
     return site.run("backup", "verify", *options)
 
 
+@pytest.mark.fault("G6")
 def test_verify_opens_with_what_it_is_given(sqlite_site: Site) -> None:
     site = with_password(sqlite_site, recipients=True)
     site.credentials(1)
@@ -350,6 +359,7 @@ def test_one_backup_can_have_a_password_of_its_own(sqlite_site: Site, monkeypatc
     assert site.ok("backup", "create", "--ask-password", "--json").json["verified_how"] == "opened"
 
 
+@pytest.mark.fault("G5")
 @pytest.mark.parametrize(
     ("arguments", "stdin", "status"),
     [
@@ -370,6 +380,7 @@ def test_a_password_that_cannot_be_makes_no_backup(
     assert sorted((site.directory / "backups").iterdir()) == before
 
 
+@pytest.mark.fault("G4")
 def test_backups_are_kept_by_count(sqlite_site: Site) -> None:
     sqlite_site.settings["security"]["key_rotation"]["backup"]["max_backups"] = 2
     sqlite_site.write_settings()
@@ -414,6 +425,7 @@ def test_each_backup_is_on_the_record_once_begun_and_once_ended(sqlite_site: Sit
     assert "before the upgrade" in json.dumps(begun[-1])
 
 
+@pytest.mark.fault("G10")
 def test_no_key_is_found_outside_of_the_sealed_files(sqlite_site: Site) -> None:
     site = sqlite_site
     site.credentials(2)

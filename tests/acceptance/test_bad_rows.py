@@ -72,6 +72,7 @@ def spoiled(site: Site) -> tuple[Site, dict[str, tuple[str, str]]]:
     return site, bad
 
 
+@pytest.mark.fault("B15", "B16", "B17", "B18", "B21")
 def test_bad_values_stay_as_they_are_and_the_good_ones_are_done(
     spoiled: tuple[Site, dict[str, tuple[str, str]]],
 ) -> None:
@@ -106,6 +107,7 @@ def test_bad_values_do_not_block_the_next_rotation(spoiled: tuple[Site, dict[str
     assert {name: after[name] for name in bad} == {name: value for name, (value, _) in bad.items()}
 
 
+@pytest.mark.fault("B36")
 def test_the_screen_names_every_bad_value_and_no_part_of_it(
     spoiled: tuple[Site, dict[str, tuple[str, str]]],
 ) -> None:
@@ -165,6 +167,7 @@ def test_values_of_the_wrong_type_in_a_text_column_are_malformed(sqlite_site: Si
     assert sqlite_site.values()["blob"] == b"\x00\xff"
 
 
+@pytest.mark.fault("B19")
 def test_a_column_too_narrow_is_refused_before_any_version_is_made(postgres_site: Site) -> None:
     site = postgres_site
     site.execute("CREATE TABLE credentials (id TEXT PRIMARY KEY, password VARCHAR(90))")
@@ -178,6 +181,7 @@ def test_a_column_too_narrow_is_refused_before_any_version_is_made(postgres_site
     assert site.keyring() == before
 
 
+@pytest.mark.fault("B19")
 def test_a_value_that_became_too_wide_is_quarantined_alone(postgres_site: Site, monkeypatch: Any) -> None:
     site = postgres_site
     site.execute("CREATE TABLE credentials (id TEXT PRIMARY KEY, password VARCHAR(90))")
@@ -204,6 +208,7 @@ def test_a_database_that_cannot_be_reached_is_exit_1_and_changes_nothing(site: S
     assert (site.keys / "keyring.json").read_bytes() == before
 
 
+@pytest.mark.fault("M5")
 def test_engines_hide_parameters(site: Site) -> None:
     engine = make_engine(site.url)
     try:

@@ -46,6 +46,7 @@ def certain(found: dict[str, Any]) -> set[str]:
 # --- what it does ---------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("I10")
 def test_the_primary_is_replaced_and_emptied_and_every_value_is_listed(site: Site) -> None:
     truth = site.credentials(20)
     done = site.ok("compromise", "credentials", "v1", *WHY)

@@ -209,6 +209,7 @@ FAULTS: list[Break] = [
 ]
 
 
+@pytest.mark.fault("F9", "G3", "K6")
 @pytest.mark.parametrize("make_wrong", FAULTS, ids=lambda make_wrong: str(make_wrong.__name__))
 def test_the_fault_is_named_and_its_command_mends_it(sqlite_site: Site, make_wrong: Break) -> None:
     sqlite_site.credentials(20)
@@ -224,6 +225,7 @@ def test_an_installation_that_was_never_initialised(sqlite_site: Site) -> None:
     assert errors(sqlite_site) == []
 
 
+@pytest.mark.fault("K3")
 @pytest.mark.parametrize("weak", ["netraven-dev-key", "short", "a" * 40])
 def test_a_master_key_that_production_refuses(sqlite_site: Site, weak: str) -> None:
     sqlite_site.execute("CREATE TABLE credentials (id INTEGER PRIMARY KEY, password TEXT)")

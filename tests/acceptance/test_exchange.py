@@ -157,6 +157,7 @@ def test_what_is_no_key_is_refused_and_changes_nothing(sqlite_site: Site, conten
     assert (sqlite_site.keys / "keyring.json").read_bytes() == before
 
 
+@pytest.mark.fault("I9")
 def test_the_id_of_a_destroyed_version_is_refused(sqlite_site: Site) -> None:
     from tests.integration.test_destroy import DESTROY, FORCE, Weeks, with_policy
 

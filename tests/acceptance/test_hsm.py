@@ -165,6 +165,7 @@ def test_two_keys_of_one_token_are_two_master_keys(site: Site, hsm: Hsm) -> None
 # --- out of reach ---------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("E8")
 def test_without_the_token_another_slot_opens_it(site: Site, hsm: Hsm) -> None:
     truth = site.credentials(2)
     declare(site, DAILY, hsm.declared())
@@ -223,6 +224,7 @@ def test_without_a_pin_it_is_not_at_hand(site: Site, hsm: Hsm) -> None:
     assert (outcome.status, "SHOP_PIN (or SHOP_PIN_FILE)" in outcome.err) == (6, True)
 
 
+@pytest.mark.fault("E8")
 def test_a_refused_pin_is_not_tried_twice(site: Site, hsm: Hsm) -> None:
     wrong = hsm.master_key(pin="0000-wrong-0000")
     with pytest.raises(MasterKeyUnavailable, match="refuses the PIN") as first:
@@ -236,6 +238,7 @@ def test_a_refused_pin_is_not_tried_twice(site: Site, hsm: Hsm) -> None:
     assert right.unwrap(right.wrap(secret, BINDING), BINDING).same_as(secret)
 
 
+@pytest.mark.fault("E8")
 @pytest.mark.parametrize(("flags", "asked"), [(0, True), (0x10000, True), (0x20000, False), (0x40000, False)])
 def test_the_last_try_is_left_to_people(flags: int, asked: bool) -> None:
     """CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_LOCKED (PKCS#11 2.40, CK_TOKEN_INFO)."""
@@ -244,6 +247,7 @@ def test_the_last_try_is_left_to_people(flags: int, asked: bool) -> None:
     assert (why_no_login(pkcs11, pkcs11.TokenFlag(flags)) is None) is asked
 
 
+@pytest.mark.fault("E3")
 def test_a_token_that_hangs_is_given_up(hsm: Hsm) -> None:
     """SoftHSM waits for its files' locks, which another process holds."""
     patient, hurried = hsm.master_key(seconds=30), hsm.master_key(seconds=0.5)
@@ -310,6 +314,7 @@ def test_a_shorter_key_is_refused(bare: Callable[[], Hsm]) -> None:
         hsm.master_key().wrap(random_key(), BINDING)
 
 
+@pytest.mark.fault("E9")
 def test_another_tokens_key_opens_nothing(site: Site, hsm: Hsm, bare: Callable[[], Hsm]) -> None:
     declare(site, hsm.declared())
     site.credentials(1)
@@ -368,6 +373,7 @@ def test_a_child_opens_a_session_of_its_own(hsm: Hsm) -> None:
     assert master_key.unwrap(blob, BINDING).same_as(secret)
 
 
+@pytest.mark.fault("E8")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # python-pkcs11's own, of the old handle
 def test_a_session_that_was_lost_is_opened_again(hsm: Hsm) -> None:
     import pkcs11

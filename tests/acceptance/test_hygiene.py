@@ -73,6 +73,7 @@ def test_no_secret_in_anything_printed_or_written(site: Site) -> None:
     assert_clean(repr(site.execute("SELECT * FROM credentials WHERE id <> 'bad'")).encode(), "the database")
 
 
+@pytest.mark.fault("M1")
 def test_no_secret_in_tracebacks_reprs_and_logs(sqlite_site: Site, caplog: pytest.LogCaptureFixture) -> None:
     sqlite_site.environment["NETRAVEN_ENCRYPTION_KEY"] = MASTER
     sqlite_site.credentials(1)
@@ -99,6 +100,7 @@ def test_no_secret_in_tracebacks_reprs_and_logs(sqlite_site: Site, caplog: pytes
         pickle.dumps(keys._settings)
 
 
+@pytest.mark.fault("M3", "M6")
 def test_no_secret_in_argv_or_in_temporary_files(sqlite_site: Site, tmp_path: Path) -> None:
     """A running command's own arguments, and what it leaves in the temporary directory."""
     temporary = tmp_path / "tmp"

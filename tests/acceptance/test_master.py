@@ -320,6 +320,7 @@ def test_a_running_application_goes_on_over_a_rekey(sqlite_site: Site) -> None:
     assert keys.encrypt("credentials", "y", **PLACE).startswith("nrk:v2:")
 
 
+@pytest.mark.fault("E11")
 @pytest.mark.parametrize("verb", [("rekey",), ("rewrap", "daily", "--file", "NEW"), ("remove", "second")], ids=" ".join)
 def test_killed_anywhere_it_opens_with_the_old_or_the_new_master_key(sqlite_site: Site, verb: tuple[str, ...]) -> None:
     site = sqlite_site

@@ -62,6 +62,7 @@ def everything(site: Site) -> dict[str, bytes]:
 # --- a new host -----------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("H6", "H14")
 def test_from_nothing_but_a_backup_and_the_database_every_value_opens_again(site: Site) -> None:
     truth = site.credentials(20)
     site.ok(*FORCE)
@@ -96,6 +97,7 @@ def test_from_the_backup_of_init_the_version_that_holds_values_is_active_again(s
     site.ok("encrypt", "--key", "credentials", "--table", "credentials", "--column", "password", stdin=b"x")
 
 
+@pytest.mark.fault("H6")
 def test_an_older_backup_opens_what_it_can_and_no_version_number_is_given_again(site: Site) -> None:
     truth = site.credentials(5)
     expect, file = fingerprint(site), taken_away(site, newest(site))
@@ -163,6 +165,7 @@ def test_a_target_that_cannot_be_reached_has_to_be_named(sqlite_site: Site) -> N
 # --- over a keyring -------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("H5")
 def test_over_a_keyring_that_moved_on_nothing_is_lost_or_revived(site: Site) -> None:
     truth = site.credentials(5)
     for _ in range(3):
@@ -176,6 +179,7 @@ def test_over_a_keyring_that_moved_on_nothing_is_lost_or_revived(site: Site) -> 
     assert site.plaintexts() == truth
 
 
+@pytest.mark.fault("F5")
 def test_an_older_copy_of_the_keyring_gets_back_what_it_lost(site: Site) -> None:
     """Somebody put back yesterday's file: nothing is encrypted with it, and the backup mends it."""
     truth = site.credentials(5)
@@ -209,6 +213,7 @@ def test_a_backup_of_another_keyring_is_refused(sqlite_site: Site, tmp_path: Pat
     assert everything(sqlite_site) == before
 
 
+@pytest.mark.fault("F14", "H8")
 def test_two_versions_of_one_number_are_a_conflict(sqlite_site: Site) -> None:
     """The keyring was rolled back, the database and log with it, and used: its v2 is not the backup's v2."""
     site = sqlite_site
@@ -256,6 +261,7 @@ def sealed_backup(site: Site) -> tuple[bytes, AgeSealer]:
     return newest(site).read_bytes(), AgeSealer(lambda: None, (), [SecretBytes(str(IDENTITY).encode())])
 
 
+@pytest.mark.fault("G7", "H2")
 def test_every_flip_and_every_cut_of_a_backup_is_refused(sqlite_site: Site) -> None:
     sealed, sealer = sealed_backup(sqlite_site)
     document.read(sealer.open(sealed))
@@ -269,6 +275,7 @@ def test_every_flip_and_every_cut_of_a_backup_is_refused(sqlite_site: Site) -> N
             document.read(sealer.open(sealed[:place]))
 
 
+@pytest.mark.fault("H2")
 def test_a_damaged_backup_changes_nothing(sqlite_site: Site) -> None:
     site = sqlite_site
     site.credentials(1)
@@ -285,6 +292,7 @@ def test_a_damaged_backup_changes_nothing(sqlite_site: Site) -> None:
     assert restore(site, site.directory / "nothing.age").status == 2
 
 
+@pytest.mark.fault("H3")
 @pytest.mark.parametrize("work_factor", ["23", "40", "63", "99", "100", "0", "-1", "x", "19 1", ""])
 def test_a_costly_or_odd_header_is_refused_before_any_work(
     sqlite_site: Site, work_factor: str, monkeypatch: pytest.MonkeyPatch
@@ -306,6 +314,7 @@ def test_a_costly_or_odd_header_is_refused_before_any_work(
     assert "age file" in outcome.err or "would take" in outcome.err
 
 
+@pytest.mark.fault("H2")
 def test_a_file_larger_than_any_backup_is_refused(sqlite_site: Site) -> None:
     sqlite_site.credentials(0)
     file = sqlite_site.directory / "large.age"

@@ -107,6 +107,7 @@ def test_the_container_s_command_ends_with_0_whenever_it_is_stopped(sqlite_site:
 # --- stopped in the middle ------------------------------------------------------------------------
 
 
+@pytest.mark.fault("A25")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: signal.Signals(n).name)
 def test_a_stop_in_mid_sweep_is_quick_and_the_next_run_finishes(site: Site, number: signal.Signals) -> None:
     truth = stale(site, ROWS)
@@ -122,6 +123,7 @@ def test_a_stop_in_mid_sweep_is_quick_and_the_next_run_finishes(site: Site, numb
     assert site.ok("status", "--check", "--json").json["wrong"] == []
 
 
+@pytest.mark.fault("B1")
 def test_a_kill_in_mid_sweep_is_recovered_by_the_next_start(site: Site) -> None:
     truth = stale(site, ROWS)
     with running(site) as process:
@@ -207,6 +209,7 @@ def test_a_stop_while_it_waits_for_readers_is_quick(sqlite_site: Site) -> None:
 # --- two of them ----------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("C5")
 def test_of_five_schedulers_one_makes_the_run(sqlite_site: Site) -> None:
     """All look at the clock in the second in which the run comes due."""
     sqlite_site.credentials(50)

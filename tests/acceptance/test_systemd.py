@@ -53,6 +53,7 @@ def test_what_is_exposed_is_little() -> None:
     assert "Overall exposure level" in done.stdout
 
 
+@pytest.mark.fault("K12")
 @pytest.mark.parametrize(
     "line",
     [

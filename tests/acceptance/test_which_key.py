@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,6 +121,7 @@ def drilled(site: Site, *options: str) -> Any:
     return site.run("backup", "drill", "--identity", identity_file(site), *options)
 
 
+@pytest.mark.fault("H14")
 def test_a_drill_reads_real_values_with_nothing_but_a_backup(site: Site) -> None:
     site.credentials(5)
     site.ok(*FORCE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.container.deployment import SEED_COMMAND, WEEK, Deployment
 from tests.container.kit import GROUP, IMAGE
 
@@ -13,6 +15,7 @@ OWNED = f"uid={GROUP},gid={GROUP},mode=0700"
 FORCE = ("rotate", "--force", "--reason", "test")
 
 
+@pytest.mark.fault("G9")
 def test_a_gibibyte_is_enough_for_a_password_and_less_is_said(deployment: Deployment) -> None:
     deployment.environment |= PASSWORD
     deployment.postgres()
@@ -27,6 +30,7 @@ def test_a_gibibyte_is_enough_for_a_password_and_less_is_said(deployment: Deploy
     assert [v["state"] for v in listed["keys"][0]["versions"]] == ["active"], "nothing was begun"
 
 
+@pytest.mark.fault("G2")
 def test_a_full_backup_volume_stops_the_rotation_before_the_activation_and_is_said(deployment: Deployment) -> None:
     small = ("--opt=type=tmpfs", "--opt=device=tmpfs", f"--opt=o=nr_blocks=5120,{OWNED}")
     deployment.volumes["backups"] = deployment.bench.volume("small", *small)
@@ -49,6 +53,7 @@ def test_a_full_backup_volume_stops_the_rotation_before_the_activation_and_is_sa
     assert database.versions() == {"v2": 50}
 
 
+@pytest.mark.fault("G2")
 def test_a_read_only_and_a_vanished_backup_volume_stop_the_rotation_too(deployment: Deployment) -> None:
     database = deployment.postgres()
     deployment.cli("init")

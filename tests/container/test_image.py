@@ -27,6 +27,7 @@ def files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
             yield f"/{path.relative_to(root)}", path.lstat()
 
 
+@pytest.mark.fault("K12")
 def test_it_runs_as_a_numeric_user_without_rights(bench: Bench) -> None:
     script = "id -u; id -g; grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status; touch /app/x /opt/netraven-keys/x"
     ran = bench.run("id", *HARDENED, IMAGE, "sh", "-c", script, ok=False)
@@ -99,6 +100,7 @@ def test_its_code_is_compiled_and_runs_as_it_was_compiled(root: Path) -> None:
     assert [s for s in sources if not (s.parent / "__pycache__" / f"{s.stem}.cpython-313.pyc").exists()] == []
 
 
+@pytest.mark.fault("M6")
 def test_neither_history_nor_environment_nor_files_hold_a_secret(root: Path) -> None:
     image = podman("image", "inspect", IMAGE).json[0]
     names = {variable.partition("=")[0] for variable in image["Config"]["Env"]}

@@ -104,6 +104,7 @@ def test_it_can_be_stopped_while_it_is_still_starting(deployment: Deployment) ->
         assert seconds < 2
 
 
+@pytest.mark.fault("D6")
 def test_a_restart_makes_no_run_due(deployment: Deployment) -> None:
     deployment.postgres()
     service = running(deployment)
@@ -116,6 +117,7 @@ def test_a_restart_makes_no_run_due(deployment: Deployment) -> None:
     assert len(service.events("run.started")) == 2
 
 
+@pytest.mark.fault("D5")
 def test_runs_that_were_missed_are_made_up_for_by_one(deployment: Deployment) -> None:
     deployment.postgres()
     service = running(deployment)
@@ -128,6 +130,7 @@ def test_runs_that_were_missed_are_made_up_for_by_one(deployment: Deployment) ->
     assert len(service.events("run.started")) == 2
 
 
+@pytest.mark.fault("C5")
 def test_two_containers_on_one_volume_make_each_run_once(deployment: Deployment) -> None:
     database = deployment.postgres()
     one = running(deployment)

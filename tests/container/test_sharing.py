@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.container.deployment import SEED_COMMAND, WEEK, Deployment
 from tests.container.kit import APPLICATION_USER, GROUP, IMAGE, Container, until
 
@@ -61,6 +63,7 @@ def test_a_user_outside_the_group_reads_nothing(deployment: Deployment) -> None:
     assert "Permission denied" in refused.err
 
 
+@pytest.mark.fault("A11")
 def test_a_full_key_volume_is_said_changes_nothing_and_holds_nothing_up_afterwards(deployment: Deployment) -> None:
     bench = deployment.bench
     small = ("--opt=type=tmpfs", "--opt=device=tmpfs", f"--opt=o=nr_blocks=12288,uid={GROUP},gid={GROUP},mode=0700")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.container.deployment import Deployment
 from tests.container.kit import MOVED, Bench, podman, until
 
@@ -13,6 +15,7 @@ def in_volume(name: str) -> list[str]:
     return sorted(path.name for path in Path(mountpoint).iterdir())
 
 
+@pytest.mark.fault("K1")
 def test_the_default_key_of_the_seed_is_refused_in_production_and_nothing_is_written(deployment: Deployment) -> None:
     del deployment.environment["NETRAVEN_ENCRYPTION_KEY_FILE"]
     deployment.environment["NETRAVEN_ENCRYPTION_KEY"] = "netraven-dev-key"
@@ -55,6 +58,7 @@ def test_it_waits_for_the_database_and_then_for_its_table_and_begins_by_itself(d
     assert service.stop()[0] == 0
 
 
+@pytest.mark.fault("E1")
 def test_it_waits_for_a_master_key_that_is_not_there(deployment: Deployment) -> None:
     key = deployment.secrets / "netraven_encryption_key"
     aside = key.rename(deployment.secrets / "aside")
@@ -66,6 +70,7 @@ def test_it_waits_for_a_master_key_that_is_not_there(deployment: Deployment) -> 
     service.wait_for("run.ended", outcome="done")
 
 
+@pytest.mark.fault("E9")
 def test_another_installations_master_key_opens_nothing_and_changes_nothing(
     deployment: Deployment, bench: Bench
 ) -> None:

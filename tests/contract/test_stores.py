@@ -59,6 +59,7 @@ def test_a_new_document_has_a_new_stamp(store: KeyringStore) -> None:
     assert store.stamp() != first
 
 
+@pytest.mark.fault("C1")
 def test_there_is_one_lease(store: KeyringStore) -> None:
     with store.lock():
         store.save(document(1), expected_epoch=0)
@@ -78,6 +79,7 @@ def directory(tmp_path: Path, group: int | None = None) -> DirectoryStore:
     return store
 
 
+@pytest.mark.fault("A15")
 def test_a_document_that_reads_back_otherwise_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = directory(tmp_path)
     real = durable.write_whole
@@ -106,6 +108,7 @@ def test_a_group_may_read_the_document_and_nothing_else(tmp_path: Path) -> None:
     assert (tmp_path / "keys" / "journal.json").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.fault("K6")
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o606, 0o777])
 def test_an_open_document_is_refused(tmp_path: Path, mode: int) -> None:
     store = directory(tmp_path)
@@ -114,6 +117,7 @@ def test_an_open_document_is_refused(tmp_path: Path, mode: int) -> None:
         store.load()
 
 
+@pytest.mark.fault("K6")
 def test_an_open_directory_is_refused(tmp_path: Path) -> None:
     store = directory(tmp_path)
     (tmp_path / "keys").chmod(0o755)
@@ -136,6 +140,7 @@ def replaced_by_directory(path: Path) -> None:
     path.mkdir(0o700)
 
 
+@pytest.mark.fault("A30")
 @pytest.mark.parametrize(
     "spoil",
     [replaced_by_link, replaced_by_pipe, replaced_by_directory, lambda path: os.link(path, path.with_name("second"))],
@@ -149,6 +154,7 @@ def test_what_is_not_a_plain_file_is_refused_without_waiting(tmp_path: Path, spo
         store.load()
 
 
+@pytest.mark.fault("A27")
 def test_temporaries_of_interrupted_writes_are_never_loaded_and_go_away(tmp_path: Path) -> None:
     store = directory(tmp_path)
     for number in range(100):
@@ -160,6 +166,7 @@ def test_temporaries_of_interrupted_writes_are_never_loaded_and_go_away(tmp_path
     assert not list((tmp_path / "keys").glob(".*.tmp"))
 
 
+@pytest.mark.fault("C1")
 def test_of_many_who_save_the_same_epoch_one_succeeds(tmp_path: Path) -> None:
     store = directory(tmp_path)
     outcomes: list[str] = []
@@ -181,6 +188,7 @@ def test_of_many_who_save_the_same_epoch_one_succeeds(tmp_path: Path) -> None:
     assert sorted(outcomes) == ["conflict"] * 15 + ["saved"]
 
 
+@pytest.mark.fault("A9", "A14")
 @pytest.mark.parametrize("call", ["write", "fsync", "rename", "close", "open"])
 def test_a_failed_call_leaves_the_old_file_and_no_temporary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
@@ -205,6 +213,7 @@ def test_a_failed_call_leaves_the_old_file_and_no_temporary(
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.fault("A13")
 def test_short_writes_are_carried_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, bytes(data[:3])))

@@ -207,6 +207,7 @@ def all_cells(target: Target, selection: Selection = EVERYTHING, limit: int = 4)
         after = batch.next
 
 
+@pytest.mark.fault("B18", "K8")
 def test_paging_meets_every_value_once_and_no_null(filled: Filled) -> None:
     cells = all_cells(filled.target)
     expected = {key: value for key, value in filled.read().items() if value is not None}
@@ -219,6 +220,7 @@ def test_a_page_of_exactly_the_rest_ends_the_paging(filled: Filled) -> None:
     assert len(all_cells(filled.target, limit=1)) == 25
 
 
+@pytest.mark.fault("B12")
 def test_every_row_is_met_although_rows_are_rewritten_between_pages(filled: Filled) -> None:
     """The predecessor paged with OFFSET while it updated, and met half of them."""
     selection = Selection(but_not=(b"new" if filled.binary else "new",))
@@ -235,6 +237,7 @@ def test_every_row_is_met_although_rows_are_rewritten_between_pages(filled: Fill
     assert all(value.startswith(b"new" if filled.binary else "new") for value in values)
 
 
+@pytest.mark.fault("B10")
 def test_the_application_s_write_always_wins(filled: Filled) -> None:
     cells = all_cells(filled.target)
     theirs, gone = cells[3], cells[5]
@@ -250,6 +253,7 @@ def test_the_application_s_write_always_wins(filled: Filled) -> None:
     assert after[cells[4].key] == filled.value(2004)
 
 
+@pytest.mark.fault("B10")
 def test_a_write_that_differs_in_case_only_is_somebody_else_s(filled: Filled) -> None:
     (cell, *_) = all_cells(filled.target)
     shouted = cell.value.upper()

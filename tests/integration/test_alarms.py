@@ -333,6 +333,7 @@ def test_one_run_tells_too_and_keeps_its_exit_code(site: Site) -> None:
     assert posted(server)[-1] == ("ended", COMPROMISED)
 
 
+@pytest.mark.fault("D9")
 def test_a_run_that_fails_tells_that(sqlite_site: Site) -> None:
     site = sqlite_site
     site.credentials(2)

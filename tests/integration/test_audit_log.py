@@ -28,6 +28,7 @@ def log_of(site: Site) -> Path:
     return site.directory / "audit" / "audit.jsonl"
 
 
+@pytest.mark.fault("J9")
 def test_every_change_has_one_intent_and_one_result_in_order(sqlite_site: Site) -> None:
     sqlite_site.credentials(3)
     sqlite_site.ok("rotate", "--force", "--reason", "because\nof a \x1b[31mtest")
@@ -68,6 +69,7 @@ def test_the_keyring_is_anchored_to_the_log_as_it_was(sqlite_site: Site) -> None
     assert tree.root() == head.root_hash
 
 
+@pytest.mark.fault("J1", "J2")
 @pytest.mark.parametrize("kind", ["edited", "removed", "inserted", "swapped", "gone"])
 def test_a_log_that_is_not_the_one_of_the_keyring_stops_changes_and_not_reads(sqlite_site: Site, kind: str) -> None:
     truth = sqlite_site.credentials(3)
@@ -92,6 +94,7 @@ def test_a_log_that_is_not_the_one_of_the_keyring_stops_changes_and_not_reads(sq
     assert sqlite_site.run("status", "--check").status == 3
 
 
+@pytest.mark.fault("J3")
 def test_a_torn_last_line_is_dropped_recorded_and_no_attack(sqlite_site: Site) -> None:
     sqlite_site.credentials(1)
     with log_of(sqlite_site).open("ab") as file:
@@ -118,6 +121,7 @@ def test_a_last_line_with_a_lost_sector_in_it_is_torn_too(sqlite_site: Site) -> 
     assert sqlite_site.run("keys", "stage", "credentials").status == 1, "zeros anywhere else are an attack"
 
 
+@pytest.mark.fault("J11")
 def test_an_intent_whose_process_died_gets_its_result_from_the_next_change(sqlite_site: Site) -> None:
     sqlite_site.credentials(1)
     with_result = log_of(sqlite_site).read_bytes()
@@ -136,6 +140,7 @@ def test_an_intent_whose_process_died_gets_its_result_from_the_next_change(sqlit
     assert sorted(operations) == sorted(r["operation"] for r in records if r["phase"] == "result")
 
 
+@pytest.mark.fault("J6")
 def test_several_writers_make_one_log(tmp_path: Path) -> None:
     def write(number: int) -> None:
         log = AuditLog(tmp_path, who=f"writer {number}")
@@ -153,6 +158,7 @@ def test_several_writers_make_one_log(tmp_path: Path) -> None:
     assert AuditLog(tmp_path, who="reader").unfinished() == []
 
 
+@pytest.mark.fault("J5")
 def test_a_log_replaced_while_it_is_used_is_noticed(tmp_path: Path) -> None:
     log = AuditLog(tmp_path, who="test")
     log.intent(KeyAdded("k"), now=NOW, keyring_id="a", epoch=1)

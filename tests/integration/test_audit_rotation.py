@@ -71,6 +71,7 @@ def found_in(directory: Path, known: list[bytes]) -> list[Finding]:
 # --- one log --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("J7")
 def test_numbers_tree_and_what_is_known_go_on_over_all_files(tmp_path: Path) -> None:
     log, whole = filled(tmp_path / "rotated"), log_at(tmp_path / "whole", None)
     for number in range(10):
@@ -160,6 +161,7 @@ log.result(log.intent(KeyAdded("k"), now=now, keyring_id="a", epoch=1), "done", 
 """
 
 
+@pytest.mark.fault("J7")
 def test_a_kill_before_any_call_of_the_rotation_loses_no_line_and_is_no_attack(tmp_path: Path) -> None:
     """The system calls of two appends, of which one rotates: the process dies before each of them."""
     log = filled(tmp_path / "log", 1)
@@ -186,6 +188,7 @@ def test_a_kill_before_any_call_of_the_rotation_loses_no_line_and_is_no_attack(t
     assert states == {(1, True), (2, False), (2, True)}, "before, between rename and creation, and after"
 
 
+@pytest.mark.fault("J6", "J7")
 def test_several_processes_with_old_files_open_make_one_log(tmp_path: Path) -> None:
     writes = _DIES.split("left =")[0] + (
         "now = datetime(2026, 1, 5, tzinfo=UTC)\n"
@@ -340,6 +343,7 @@ ATTACKS: dict[Callable[[Path, list[Path]], None], tuple[str, str]] = {
 }
 
 
+@pytest.mark.fault("J1", "J7")
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_what_was_done_to_a_file_is_named_and_stops_changes(
     tmp_path: Path, attack: Callable[[Path, list[Path]], None]
@@ -354,6 +358,7 @@ def test_what_was_done_to_a_file_is_named_and_stops_changes(
         log_at(tmp_path).check_heads([("it was kept with", head.size, head.root_hash)])
 
 
+@pytest.mark.fault("J5")
 @pytest.mark.parametrize("attack", [_missing, _first_missing, _last_rotated_missing, _renamed, _doubled])
 def test_files_that_change_under_a_running_process_are_noticed(
     tmp_path: Path, attack: Callable[[Path, list[Path]], None]
@@ -395,6 +400,7 @@ def test_random_changes_of_files_are_never_missed(tmp_path: Path) -> None:
 # --- as a user meets it ---------------------------------------------------------------------------
 
 
+@pytest.mark.fault("J7")
 def test_an_installation_whose_log_is_rotated(sqlite_site: Site) -> None:
     site = sqlite_site
     site.settings["audit"]["max_file_mib"] = 1

@@ -66,6 +66,7 @@ def test_each_change_is_signed_in_both_places(kept: Site, postgres_url: str) -> 
     assert kept.run("doctor").text.count("audit checkpoints") == 0
 
 
+@pytest.mark.fault("F7", "J2")
 def test_what_is_put_back_together_with_its_checkpoints_is_found_by_the_database(kept: Site, tmp_path: Path) -> None:
     places = ("keys", "audit", "checkpoints")
     for place in places:

@@ -36,6 +36,7 @@ def test_before_init_there_is_no_keyring_and_none_is_made(sqlite_site: Site) -> 
     assert not sqlite_site.keys.exists()
 
 
+@pytest.mark.fault("C8")
 def test_a_new_primary_is_used_within_the_published_staleness(sqlite_site: Site) -> None:
     sqlite_site.credentials(1)
     keys = sqlite_site.client()
@@ -45,6 +46,7 @@ def test_a_new_primary_is_used_within_the_published_staleness(sqlite_site: Site)
     assert keys.encrypt("credentials", "x", **PLACE).startswith("nrk:v2:")
 
 
+@pytest.mark.fault("C7")
 def test_a_value_of_a_version_not_seen_yet_is_read_at_once(sqlite_site: Site) -> None:
     sqlite_site.credentials(1)
     old, new = sqlite_site.client(), None
@@ -54,6 +56,7 @@ def test_a_value_of_a_version_not_seen_yet_is_read_at_once(sqlite_site: Site) ->
     assert old.decrypt(new, **PLACE) == b"fresh"
 
 
+@pytest.mark.fault("C7")
 def test_one_reload_serves_all_threads(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite_site.credentials(1)
     keys = sqlite_site.client()
@@ -79,6 +82,7 @@ def test_one_reload_serves_all_threads(sqlite_site: Site, monkeypatch: pytest.Mo
     assert len(loads) == 1
 
 
+@pytest.mark.fault("C10")
 def test_bogus_key_ids_cost_no_reload(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite_site.credentials(1)
     keys = sqlite_site.client()
@@ -93,6 +97,7 @@ def test_bogus_key_ids_cost_no_reload(sqlite_site: Site, monkeypatch: pytest.Mon
     assert not loads
 
 
+@pytest.mark.fault("C11")
 def test_it_survives_fork(sqlite_site: Site) -> None:
     sqlite_site.credentials(1)
     keys = sqlite_site.client()
@@ -130,6 +135,7 @@ def test_while_the_keyring_cannot_be_read_values_are_read_and_none_is_written(sq
     assert keys.encrypt("credentials", "x", **PLACE)
 
 
+@pytest.mark.fault("F5")
 def test_an_older_keyring_put_back_stops_writes_and_not_reads(sqlite_site: Site) -> None:
     sqlite_site.credentials(1)
     document = sqlite_site.keys / "keyring.json"
@@ -178,6 +184,7 @@ def test_variables_of_settings_it_does_not_read_may_be_unset(sqlite_site: Site) 
         sqlite_site.client()
 
 
+@pytest.mark.fault("B14", "B21")
 def test_values_bound_to_a_row_open_in_that_row_only_and_can_be_rebound(sqlite_site: Site) -> None:
     sqlite_site.credentials(1, bind="row")
     keys = sqlite_site.client()
@@ -238,6 +245,7 @@ def test_a_table_that_was_renamed_is_read_by_its_former_name_and_rewritten(site:
     assert read() == truth
 
 
+@pytest.mark.fault("F4")
 def test_another_keyring_in_its_place_is_not_taken_for_the_same(sqlite_site: Site, tmp_path: Path) -> None:
     sqlite_site.credentials(1)
     keys = sqlite_site.client()

@@ -87,6 +87,7 @@ def blockers(site: Site, number: int = 1) -> list[str]:
 # --- blockers -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("I1")
 def test_a_version_that_is_used_or_staged_is_not_destroyed(sqlite_site: Site) -> None:
     site = with_policy(sqlite_site)
     site.credentials(3)
@@ -99,6 +100,7 @@ def test_a_version_that_is_used_or_staged_is_not_destroyed(sqlite_site: Site) ->
     assert state(site) == "active"
 
 
+@pytest.mark.fault("B23", "B25", "I2")
 def test_each_place_that_needs_it_is_named(site: Site) -> None:
     with_policy(site)
     site.credentials(3)
@@ -130,6 +132,7 @@ def test_each_place_that_needs_it_is_named(site: Site) -> None:
     assert "no column but the declared ones" in site.ok("discover").text
 
 
+@pytest.mark.fault("I4")
 def test_a_value_in_quarantine_needs_it(sqlite_site: Site) -> None:
     site = with_policy(sqlite_site)
     site.credentials(2)
@@ -140,6 +143,7 @@ def test_a_value_in_quarantine_needs_it(sqlite_site: Site) -> None:
     assert "1 values are under it" in found
 
 
+@pytest.mark.fault("I5")
 def test_without_knowing_how_long_dumps_are_kept_it_is_never_done(sqlite_site: Site) -> None:
     site = with_policy(sqlite_site, kept=None)
     site.credentials(1)
@@ -186,6 +190,7 @@ def test_it_is_scheduled_waited_for_and_destroyed_by_a_run(site: Site) -> None:
     assert site.keyring().key("credentials").versions[-1].number == 3
 
 
+@pytest.mark.fault("D1", "D3")
 def test_a_clock_that_jumps_destroys_nothing_early(sqlite_site: Site) -> None:
     site = with_policy(sqlite_site, kept=21, after=14)
     site.credentials(1)
@@ -199,6 +204,7 @@ def test_a_clock_that_jumps_destroys_nothing_early(sqlite_site: Site) -> None:
     assert state(site) == "destroy-scheduled", "four looks are eight days each at most"
 
 
+@pytest.mark.fault("I3")
 def test_a_straggler_cancels_it_is_carried_over_and_is_an_alarm(site: Site) -> None:
     with_policy(site)
     truth = site.credentials(3)
@@ -218,6 +224,7 @@ def test_a_straggler_cancels_it_is_carried_over_and_is_an_alarm(site: Site) -> N
     assert "for 0 days of 14 days" in waiting[0], "the waiting begins anew"
 
 
+@pytest.mark.fault("I6")
 def test_cancelled_it_is_what_it_was(sqlite_site: Site) -> None:
     site = with_policy(sqlite_site)
     site.credentials(1)
@@ -229,6 +236,7 @@ def test_cancelled_it_is_what_it_was(sqlite_site: Site) -> None:
     assert site.run("destroy", "credentials", "v1", "--cancel").status == 4
 
 
+@pytest.mark.fault("I5")
 def test_automatically_it_goes_only_after_all_its_dumps_are_gone(sqlite_site: Site) -> None:
     site = with_policy(sqlite_site, kept=21, after=14, automatic=True)
     site.credentials(1)
@@ -269,6 +277,7 @@ def test_by_hand_once_the_waiting_is_over(sqlite_site: Site) -> None:
 # --- gone is gone ---------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("H5", "I8")
 def test_a_backup_that_still_holds_it_brings_it_not_back(site: Site) -> None:
     with_policy(site)
     truth = site.credentials(3)
@@ -292,6 +301,7 @@ def test_a_backup_that_still_holds_it_brings_it_not_back(site: Site) -> None:
     assert identity_file(site)
 
 
+@pytest.mark.fault("I8")
 def test_it_goes_from_backups_when_that_is_asked_for(sqlite_site: Site) -> None:
     site = with_policy(sqlite_site, after=7)
     truth = site.credentials(3)
@@ -328,6 +338,7 @@ def test_on_the_record_is_each_step_with_its_reason(sqlite_site: Site) -> None:
     assert "old" in json.dumps(steps[0])
 
 
+@pytest.mark.fault("D3")
 @given(st.lists(st.tuples(st.integers(-4000, 4000), st.booleans()), max_size=40))
 def test_no_clock_makes_waiting_longer_than_eight_days_a_look(looks: list[tuple[int, bool]]) -> None:
     now = datetime(2026, 6, 1, tzinfo=UTC)

@@ -66,6 +66,7 @@ def test_init_stopped_anywhere_is_finished_by_running_it_again(
     assert site.ok("status", "--check", "--json").json["wrong"] == []
 
 
+@pytest.mark.fault("C1")
 def test_two_inits_at_once_make_one_keyring(sqlite_site: Site) -> None:
     site = declared(sqlite_site)
     processes = [site.start("init") for _ in range(4)]
@@ -95,6 +96,7 @@ def test_an_init_that_another_overtakes_ends_well(sqlite_site: Site, monkeypatch
     assert all([v.state for v in key.versions] == ["active"] for key in site.keyring().keys)
 
 
+@pytest.mark.fault("C1", "C5")
 def test_two_rotations_at_once_make_one_version(sqlite_site: Site) -> None:
     truth = sqlite_site.credentials(500)
     outcomes: list[int] = []
@@ -116,6 +118,7 @@ def test_two_rotations_at_once_make_one_version(sqlite_site: Site) -> None:
     assert sqlite_site.plaintexts() == truth
 
 
+@pytest.mark.fault("A25")
 def test_sigterm_ends_a_rotation_with_130_and_the_next_finishes_it(site: Site) -> None:
     import time
 

@@ -72,6 +72,7 @@ def test_a_version_suspended_during_the_preflight_encrypts_nothing(
     assert site.values() == before
 
 
+@pytest.mark.fault("F5")
 @pytest.mark.parametrize("what", ["an older copy", "gone"])
 @pytest.mark.parametrize("command", [FORCE, ("reencrypt", "--json")], ids=["rotate", "reencrypt"])
 def test_a_keyring_put_back_or_lost_during_the_preflight_writes_no_value(
@@ -111,6 +112,7 @@ TRIGGERS = {
 }
 
 
+@pytest.mark.fault("B28")
 @pytest.mark.parametrize("does", ["cuts", "reverts"])
 def test_a_trigger_that_changes_values_on_their_way_loses_none_and_is_said(site: Site, does: str) -> None:
     truth = site.credentials(12)
@@ -216,6 +218,7 @@ def spoil_one_target(site: Site) -> Outcome:
     return site.run("reencrypt", "--target", "credentials-password")
 
 
+@pytest.mark.fault("B36")
 @pytest.mark.parametrize(
     "spoil", [spoil_with_malformed, spoil_with_plaintext, spoil_under_the_primary, spoil_one_target]
 )
@@ -318,6 +321,7 @@ def test_a_master_key_that_is_not_utf8_is_said_without_it(not_utf8: Site) -> Non
         seen = seen.__cause__ or seen.__context__
 
 
+@pytest.mark.fault("J11")
 def test_a_change_whose_result_cannot_be_recorded_says_that_it_was_made(
     sqlite_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

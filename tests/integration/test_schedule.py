@@ -153,6 +153,7 @@ def test_stragglers_of_an_older_version_are_swept_without_a_new_version(site: Si
     assert site.plaintexts() == truth | {"late": "late"}
 
 
+@pytest.mark.fault("B17")
 @pytest.mark.parametrize("adopt", [False, True])
 @pytest.mark.parametrize("days", [1, 100], ids=["not due", "due"])
 def test_plaintext_is_converted_only_where_the_target_says_adopt(site: Site, adopt: bool, days: float) -> None:
@@ -192,6 +193,7 @@ def test_without_automatic_rotation_what_is_unfinished_is_finished_and_straggler
     assert site.plaintexts() == truth
 
 
+@pytest.mark.fault("B29")
 def test_what_a_run_before_left_unfinished_is_finished_and_not_rotated_once_more(site: Site) -> None:
     truth = aged(site, 5)
     stopped_in_the_sweep(site)
@@ -235,6 +237,7 @@ def test_a_key_whose_database_is_down_does_not_stop_the_other(sqlite_site: Site,
     assert (newest(site), newest(site, "second"), state(site).attempts) == (2, 2, 0)
 
 
+@pytest.mark.fault("C5")
 def test_there_is_one_run_at_a_time(site: Site) -> None:
     aged(site, 3)
     with ScheduleDirectory(site.keys).turn("somebody else"):
@@ -245,6 +248,7 @@ def test_there_is_one_run_at_a_time(site: Site) -> None:
     assert state(site).attempts == 0, "who did not get the turn has not tried"
 
 
+@pytest.mark.fault("C5")
 def test_a_rotation_by_hand_meanwhile_makes_it_busy_and_it_is_planned_again(site: Site) -> None:
     aged(site, 3)
     with DirectoryStore(site.keys).lease("rotate by somebody"):
@@ -316,6 +320,7 @@ def test_what_is_neither_ours_nor_accepted_is_said_by_the_run(sqlite_site: Site)
     site.ok("status", "--check")
 
 
+@pytest.mark.fault("B36")
 def test_what_verify_found_stays_known_until_it_verifies(sqlite_site: Site) -> None:
     """A sweep does not look at values that are under the primary already."""
     site = sqlite_site

@@ -97,6 +97,7 @@ def when(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
+@pytest.mark.fault("L12")
 def test_the_metrics_page_says_what_status_says_and_no_secret(sqlite_site: Site) -> None:
     site = sqlite_site
     path = site.directory / "keys.prom"

@@ -24,6 +24,7 @@ def test_what_is_sealed_here_the_library_opens(size: int) -> None:
         pyrage.passphrase.decrypt(sealed, "passphrase")
 
 
+@pytest.mark.fault("G7", "H2")
 def test_no_bit_of_it_can_be_flipped_and_nothing_cut_off() -> None:
     """With a small work factor; the rest of the file is the same."""
     sealed = passphrase.seal(b"content of a backup", b"words", work_factor=2)

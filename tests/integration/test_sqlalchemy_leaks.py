@@ -114,6 +114,7 @@ def test_an_unexpected_error_shows_its_kind_and_place_only(
     assert CANARY not in everything(caught.value)
 
 
+@pytest.mark.fault("M1")
 def test_every_way_to_fail_is_clean(sqlite_site: Site, sqlite_engine: sa.Engine) -> None:
     """A wrong type, a key that is not there, a keyring out of reach, and a callable that raises."""
 
@@ -153,6 +154,7 @@ def test_the_failure_of_another_column_does_not_show_this_ones_plaintext(site: S
     assert CANARY not in everything(pickle.loads(pickle.dumps(caught.value)))
 
 
+@pytest.mark.fault("M5")
 def test_errors_of_the_database_hold_ciphertext_only(engine: sa.Engine, caplog: pytest.LogCaptureFixture) -> None:
     rows = [{"name": "one", "secret": CANARY, "blob": CANARY.encode()} for _ in range(2)]
     statements = [sa.insert(Credential), sa.insert(Credential).returning(Credential.id, Credential.secret)]
@@ -179,6 +181,7 @@ def test_what_does_not_open_is_not_shown(sqlite_site: Site, sqlite_engine: sa.En
         assert CANARY not in everything(caught_too.value)
 
 
+@pytest.mark.fault("M5")
 def test_no_plaintext_is_written_into_a_statement(engine: sa.Engine) -> None:
     statement = sa.insert(CREDENTIALS).values(password=CANARY)
     for compiled in (statement, statement.compile(), statement.compile(engine)):

@@ -120,6 +120,7 @@ class Meddling(MemoryTarget):
         return super().swap(changes)
 
 
+@pytest.mark.fault("B10", "B13")
 def test_a_value_changed_between_read_and_write_keeps_the_application_s_bytes(tmp_path: Path) -> None:
     scene = Scene(tmp_path, Meddling)
     target = scene.target
@@ -140,6 +141,7 @@ def test_a_value_changed_between_read_and_write_keeps_the_application_s_bytes(tm
     assert sum(t.skipped_conflict for t in report.tallies) == 2
 
 
+@pytest.mark.fault("B11", "B12")
 def test_values_inserted_below_the_cursor_and_by_stale_writers_are_found_by_the_census(tmp_path: Path) -> None:
     scene = Scene(tmp_path, Meddling)
     target = scene.target
@@ -175,6 +177,7 @@ def test_a_value_that_keeps_refusing_its_write_is_quarantined_after_three_tries(
     assert open_owned(scene.inst).keyring.key("credentials").rotation is None, "the next one is not blocked"
 
 
+@pytest.mark.fault("B11")
 def test_a_hot_value_that_is_never_caught_ends_the_sweep_as_incomplete(tmp_path: Path) -> None:
     scene = Scene(tmp_path, Meddling)
     target = scene.target
@@ -248,6 +251,7 @@ def test_a_rotation_stopped_at_any_step_is_finished_by_the_next(scene: Scene, st
         assert report.to_version == 2
 
 
+@pytest.mark.fault("D10")
 def test_encryptions_are_counted_before_they_happen(scene: Scene) -> None:
     owned = open_owned(scene.inst)
     key_id = owned.keyring.key("credentials").versions[0].key_id
@@ -255,6 +259,7 @@ def test_encryptions_are_counted_before_they_happen(scene: Scene) -> None:
     assert read_journal(scene.inst, owned).uses[key_id] == 100
 
 
+@pytest.mark.fault("D10")
 def test_at_2_to_the_31_encryptions_a_version_is_due_whatever_the_calendar_says(scene: Scene) -> None:
     assert scene.rotate(rotate.Request()).reports == ()
     owned = open_owned(scene.inst)
@@ -264,6 +269,7 @@ def test_at_2_to_the_31_encryptions_a_version_is_due_whatever_the_calendar_says(
     assert report.to_version == 2
 
 
+@pytest.mark.fault("D1", "D2")
 @pytest.mark.parametrize(
     ("days", "rotates"), [(84, False), (85, True), (90, True), (3650, True), (-3650, False)], ids=str
 )
@@ -273,6 +279,7 @@ def test_age_decides_and_a_clock_that_went_back_rotates_nothing(scene: Scene, da
     assert scene.rotate(rotate.Request()).reports == (), "and once only"
 
 
+@pytest.mark.fault("F8")
 def test_an_altered_journal_counts_as_empty_and_is_said(scene: Scene) -> None:
     scene.rotate()
     content = scene.inst.store.load_journal()
@@ -307,6 +314,7 @@ def test_reencrypt_of_one_target_does_not_end_the_rotation(scene: Scene) -> None
     assert open_owned(scene.inst).keyring.key("credentials").rotation is None
 
 
+@pytest.mark.fault("B26")
 def test_a_selection_that_reads_nothing_although_there_are_values_is_not_done(tmp_path: Path) -> None:
     """RELIABILITY B26: an empty read is not an empty table."""
 
@@ -365,6 +373,7 @@ def test_a_transaction_that_does_not_end_makes_the_rotation_incomplete_and_is_na
     assert postgres_site.ok("rotate", "--json").json["keys"][0]["complete"]
 
 
+@pytest.mark.fault("B7")
 def test_a_locked_row_holds_nothing_up_and_is_met_again(postgres_site: Site) -> None:
     truth = postgres_site.credentials(30)
     with psycopg.connect(psycopg_url(postgres_site.url)) as connection:
@@ -381,6 +390,7 @@ def test_a_locked_row_holds_nothing_up_and_is_met_again(postgres_site: Site) -> 
     assert report["census"][0]["versions"] == {"v2": 30}
 
 
+@pytest.mark.fault("B28")
 def test_triggers_are_named_in_the_plan(postgres_site: Site) -> None:
     postgres_site.credentials(1)
     postgres_site.execute("CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN new; END $$")
@@ -476,6 +486,7 @@ def test_a_writer_of_sqlite_that_does_not_end_makes_the_rotation_incomplete(sqli
     assert sqlite_site.ok("rotate", "--json").json["keys"][0]["complete"]
 
 
+@pytest.mark.fault("B17")
 @pytest.mark.parametrize("adopt", [False, True])
 def test_a_run_not_by_hand_counts_plaintext_and_converts_it_only_where_the_target_says_so(
     tmp_path: Path, adopt: bool

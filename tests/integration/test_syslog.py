@@ -122,6 +122,7 @@ def test_cef_arrives_on_one_line(receiver: Receiver, tmp_path: Path) -> None:
         assert found[6].startswith(b"CEF:0|netraven-keys|netraven-keys|")
 
 
+@pytest.mark.fault("J9")
 @given(st.text(), st.text(), st.sampled_from(["json", "cef"]), st.text())
 def test_no_text_makes_a_message_of_its_own(reason: str, event: str, form: str, host: str) -> None:
     line = json.dumps({"event": event, "at": "2026-01-05T00:00:00.000000Z", "reason": reason, "who": reason}).encode()

@@ -328,6 +328,7 @@ def test_faults_are_found_without_sending(tmp_path: Path) -> None:
     assert "there is no password" in said("mail", mail(1, username="keys"))
 
 
+@pytest.mark.fault("K11")
 @pytest.mark.parametrize(
     ("kind", "settings", "says"),
     [

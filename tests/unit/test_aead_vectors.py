@@ -132,6 +132,7 @@ def test_a_key_of_any_other_size_than_32_bytes_is_refused(size: int) -> None:
         Aead(SecretBytes(b"k" * size))
 
 
+@pytest.mark.fault("F11")
 @pytest.mark.parametrize("size", range(OVERHEAD))
 def test_a_box_shorter_than_a_nonce_and_a_tag_fails_authentication(size: int) -> None:
     with pytest.raises(AuthenticationFailed):

@@ -67,6 +67,7 @@ def test_material_lies_in_it_in_the_clear_and_a_destroyed_version_has_none() -> 
     assert len(base64.b64decode(key["legacy"][0]["material"])) == 32
 
 
+@pytest.mark.fault("H2")
 def test_no_bit_can_be_flipped() -> None:
     content = CONTENT.expose()
     for place in range(len(content)):
@@ -77,6 +78,7 @@ def test_no_bit_can_be_flipped() -> None:
                 document.read(SecretBytes(bytes(flipped)))
 
 
+@pytest.mark.fault("H2")
 def test_nothing_can_be_cut_off_or_added() -> None:
     content = CONTENT.expose()
     for size in range(len(content)):
@@ -86,6 +88,7 @@ def test_nothing_can_be_cut_off_or_added() -> None:
         document.read(SecretBytes(content + b"\n"))
 
 
+@pytest.mark.fault("H12")
 @pytest.mark.parametrize(
     "change",
     [
@@ -122,6 +125,7 @@ def test_another_keyring_s_signature_does_not_fit() -> None:
         document.read(signed(MEMBERS, other))
 
 
+@pytest.mark.fault("H2")
 def test_one_too_large_is_refused_before_it_is_read() -> None:
     with pytest.raises(BackupDamaged, match="larger"):
         document.read(SecretBytes(b" " * (document.MAX_DOCUMENT + 1)))
@@ -167,6 +171,7 @@ def test_no_bit_of_a_manifest_can_be_flipped_and_nothing_cut_off() -> None:
     assert manifest.decode(encoded, other.keyring.signing_key) is None
 
 
+@pytest.mark.fault("H9")
 @pytest.mark.parametrize("name", ["../../etc/passwd", "x", "netraven-keys-20261125T010000Z-epoch1/..", ""])
 def test_a_name_that_is_no_backup_s_is_refused_though_it_is_signed(name: str) -> None:
     encoded = manifest.encode(replace(described(NAME), name=name), OWNED.signed)
@@ -183,17 +188,20 @@ def kept(count: int, keep: int, max_age_days: int | None, now: datetime = NOW) -
     return [one.epoch for one in made if one.epoch not in gone]
 
 
+@pytest.mark.fault("G4")
 def test_the_newest_are_kept() -> None:
     assert kept(10, 5, None) == [6, 7, 8, 9, 10]
     assert kept(3, 5, None) == [1, 2, 3]
 
 
+@pytest.mark.fault("G4")
 def test_old_ones_go_and_the_newest_stays_whatever_its_age() -> None:
     assert kept(10, 5, 2) == [8, 9, 10]
     assert kept(10, 5, 2, NOW + timedelta(days=1000)) == [10]
     assert kept(1, 1, 1, NOW + timedelta(days=1000)) == [1]
 
 
+@pytest.mark.fault("G4")
 @given(st.integers(0, 20), st.integers(1, 20), st.none() | st.integers(1, 30), st.integers(-4000, 4000))
 def test_something_is_always_kept_and_never_more_than_is_meant_to(
     count: int, keep: int, max_age_days: int | None, days: int

@@ -57,6 +57,7 @@ def test_the_whole_log_is_whole() -> None:
     assert (found.size, found.covered, found.findings, found.unfinished) == (LINES, LINES, (), ())
 
 
+@pytest.mark.fault("J1")
 @pytest.mark.parametrize("kind", ["edited", "removed", "inserted", "moved"])
 def test_every_change_at_every_position_is_named(kind: str) -> None:
     for position in POSITIONS:
@@ -79,11 +80,13 @@ def test_every_change_at_every_position_is_named(kind: str) -> None:
             assert found == [(kind, position)], (position, found)
 
 
+@pytest.mark.fault("J2")
 def test_every_cut_of_the_tail_is_named() -> None:
     for position in POSITIONS:
         assert named(examine(joined(WHOLE[:position]), KNOWN)) == [("cut", position)]
 
 
+@pytest.mark.fault("J3")
 def test_a_kill_in_mid_append_never_looks_like_an_attack() -> None:
     """The last line is cut at each of its bytes, before a checkpoint has covered it."""
     lines = log_of(50)
@@ -93,6 +96,7 @@ def test_a_kill_in_mid_append_never_looks_like_an_attack() -> None:
         assert (found.findings, found.torn, found.covered) == ((), length, 49)
 
 
+@pytest.mark.fault("J3")
 def test_a_tail_that_was_cut_into_a_line_is_no_torn_line() -> None:
     lines = log_of(50)
     content = joined(lines)
@@ -102,6 +106,7 @@ def test_a_tail_that_was_cut_into_a_line_is_no_torn_line() -> None:
         assert named(found) == [("cut", whole)]
 
 
+@pytest.mark.fault("J2")
 def test_a_log_of_another_installation_is_not_taken_for_it() -> None:
     other = [line.replace(b"intent", b"Intent") for line in log_of(60)]
     assert examine(joined(other), evidence(log_of(60), 60)).findings
@@ -147,6 +152,7 @@ def test_lines_after_the_last_checkpoint_are_read() -> None:
         assert named(examine(joined(changed), known)) == [("line", number)]
 
 
+@pytest.mark.fault("J11")
 def test_what_has_no_result_is_listed() -> None:
     lines = log_of(61)
     assert examine(joined(lines), evidence(lines, 61)).unfinished == (60,)
@@ -161,6 +167,7 @@ def test_the_keyring_is_a_witness_of_its_own() -> None:
     assert "the keyring" in found.findings[-1].text
 
 
+@pytest.mark.fault("J1")
 def test_many_changes_at_once_are_all_named() -> None:
     lines, chance = log_of(500), random.Random(7)
     known = evidence(lines, 500)

@@ -201,6 +201,7 @@ def test_a_document_of_another_format_names_the_format() -> None:
 # --- altered bytes --------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F1")
 def test_every_single_flipped_bit_is_refused() -> None:
     """With one of three errors, each of which names what is wrong, and no other."""
     refused: Counter[type[NetravenKeysError]] = Counter()
@@ -215,12 +216,14 @@ def test_every_single_flipped_bit_is_refused() -> None:
     assert set(refused) == set(REFUSALS)
 
 
+@pytest.mark.fault("F2")
 def test_every_truncation_is_refused() -> None:
     for length in range(len(SMALL_DOCUMENT)):
         with pytest.raises(KeyringTampered):
             opened(SMALL_DOCUMENT[:length])
 
 
+@pytest.mark.fault("F1")
 def test_a_flipped_bit_in_every_byte_is_refused_to_a_reader_too() -> None:
     refused = 0
     for place in range(len(FULL_DOCUMENT)):
@@ -391,6 +394,7 @@ def test_the_table_of_forgeries_is_whole() -> None:
     assert len(FORGERIES) == 20
 
 
+@pytest.mark.fault("F3")
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_forged_keyring_is_refused_however_it_is_signed(name: str) -> None:
     """With the old signature, with none, with a foreign one, and with a foreign one whose key is put in too."""
@@ -501,6 +505,7 @@ WHOLES: dict[str, Callable[[Keyring], Keyring]] = {
 }
 
 
+@pytest.mark.fault("F14")
 @pytest.mark.parametrize("name", WHOLES)
 def test_a_document_that_contradicts_itself_is_refused_whoever_signed_it(name: str) -> None:
     changed = WHOLES[name](SMALL.keyring)
@@ -587,6 +592,7 @@ def test_each_of_two_owner_slots_opens_the_whole_keyring() -> None:
         assert all(opened(changed, other).keyring.epoch == 2 for other in masters)
 
 
+@pytest.mark.fault("E9")
 def test_a_wrong_master_key_is_not_mine_and_says_nothing_against_the_document() -> None:
     for wrong in (master_key("daily"), master_key("unheard-of")):
         with pytest.raises(NotMine, match=wrong.name):
@@ -612,6 +618,7 @@ def test_a_master_key_opens_its_slot_whatever_it_is_called_here() -> None:
     assert again.slot.name == "daily"
 
 
+@pytest.mark.fault("F4")
 def test_a_slot_that_was_renamed_or_moved_to_another_keyring_is_not_mine() -> None:
     renamed = with_slot(SMALL.keyring, replace(SMALL.keyring.slots[0], name="other"))
     moved = replace(SMALL.keyring, keyring_id="0" * 32)

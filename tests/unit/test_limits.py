@@ -14,6 +14,7 @@ from tests.site import Site
 PLACE = ("--table", "t", "--column", "c")
 
 
+@pytest.mark.fault("B20")
 def test_64_mib_is_encrypted_and_one_byte_more_is_refused(sqlite_site: Site) -> None:
     sqlite_site.ok("init")
     plain = bytes(tokens.MAX_PLAINTEXT)
@@ -24,6 +25,7 @@ def test_64_mib_is_encrypted_and_one_byte_more_is_refused(sqlite_site: Site) -> 
     assert outcome.json["error"]["code"] == "value_too_large"
 
 
+@pytest.mark.fault("B20")
 def test_large_values_make_small_batches() -> None:
     assert batch_size(0) == batch_size(100) == BATCH_ROWS
     assert batch_size(1024 * 1024) == 32
@@ -34,6 +36,7 @@ def facts(width: int | None, *, binary: bool = False) -> TargetFacts:
     return TargetFacts(("id",), binary, width, 0, (), 0)
 
 
+@pytest.mark.fault("B19")
 @pytest.mark.parametrize(
     ("width", "version", "ours", "plaintext", "fits"),
     [

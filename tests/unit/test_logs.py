@@ -137,6 +137,7 @@ def test_no_event_is_a_subclass_of_another() -> None:
     assert [kind for kind in KINDS if kind.__subclasses__()] == []
 
 
+@pytest.mark.fault("J8")
 @pytest.mark.parametrize("as_json", [True, False])
 @pytest.mark.parametrize(
     ("planted", "shown"),
@@ -159,6 +160,7 @@ def test_what_is_not_plain_is_named_by_its_type(planted: Any, shown: str, as_jso
         assert_hidden(log.text)
 
 
+@pytest.mark.fault("L8", "M1")
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_defect_is_told_by_kind_and_place_without_message_variable_or_cause(
     problem: BaseException, as_json: bool
@@ -189,6 +191,7 @@ def test_a_traceback_given_to_the_logger_is_dropped(problem: BaseException) -> N
     assert only_plain(None, "error", given) == {"event": "x", "n": 1}
 
 
+@pytest.mark.fault("L8", "M1")
 @pytest.mark.usefixtures("logging_state")
 def test_what_libraries_log_comes_out_without_arguments_and_traceback(problem: BaseException) -> None:
     log = Log()

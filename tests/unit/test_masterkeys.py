@@ -293,6 +293,7 @@ def test_the_table_of_hostile_costs_is_whole() -> None:
     assert len(HOSTILE) == 17
 
 
+@pytest.mark.fault("K10")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_cost_is_refused_before_any_work(
     name: str, passphrase: PassphraseMasterKey, passphrase_blob: bytes
@@ -305,6 +306,7 @@ def test_a_hostile_cost_is_refused_before_any_work(
         passphrase.unwrap(hostile, BINDING)
 
 
+@pytest.mark.fault("K10")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_key_is_stretched_at_a_hostile_cost(name: str) -> None:
     time, parallelism, memory_kib = HOSTILE[name]

@@ -266,6 +266,7 @@ def test_the_table_of_failures_is_whole_and_has_every_reason() -> None:
         assert failure.error.code == failure.error.reason
 
 
+@pytest.mark.fault("B21", "F12", "F13")
 @pytest.mark.parametrize("name", FAILURES)
 def test_what_cannot_be_opened_fails_for_its_reason(name: str) -> None:
     failure = FAILURES[name]
@@ -380,6 +381,7 @@ def test_a_suspended_version_reads_and_does_not_write() -> None:
 # --- altered values -------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F10")
 def test_every_flipped_bit_of_a_binary_value_is_refused() -> None:
     """For the reason of the part it is in: mark, key id, the rest."""
     value = bytes_of(secret=b"x")
@@ -390,6 +392,7 @@ def test_every_flipped_bit_of_a_binary_value_is_refused() -> None:
         assert type(refused.value) is expected, bit
 
 
+@pytest.mark.fault("F10")
 def test_every_flipped_bit_of_a_text_value_is_refused() -> None:
     value = text_of(secret=b"x")
     for bit in range(8 * len(value)):
@@ -397,6 +400,7 @@ def test_every_flipped_bit_of_a_text_value_is_refused() -> None:
             read(flipped(value.encode(), bit).decode("latin-1"))
 
 
+@pytest.mark.fault("F11")
 def test_every_truncation_is_refused() -> None:
     for value in (text_of(), bytes_of()):
         for length in range(len(value)):
@@ -526,6 +530,7 @@ def test_the_table_of_values_that_are_never_plaintext_is_whole() -> None:
     assert len(NEVER_PLAINTEXT) == 24
 
 
+@pytest.mark.fault("F12")
 @pytest.mark.parametrize("accept", [(PLAINTEXT,), ANYTHING], ids=["plaintext accepted", "everything accepted"])
 @pytest.mark.parametrize("name", NEVER_PLAINTEXT)
 def test_ciphertext_is_never_taken_for_plaintext(name: str, accept: tuple[str, ...]) -> None:
@@ -578,6 +583,7 @@ def test_plaintext_is_read_as_it_is_where_it_is_accepted(name: str) -> None:
         read(value, accept=(NETRAVEN_GEN1, NETRAVEN_GEN2))
 
 
+@pytest.mark.fault("B18")
 def test_the_empty_plaintext_is_a_value_like_any_other() -> None:
     for value in (text_of(secret=b""), bytes_of(secret=b"")):
         assert read(value).plaintext.expose() == b""

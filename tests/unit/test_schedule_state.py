@@ -62,6 +62,7 @@ def test_a_good_run_is_followed_by_the_next_planned_time() -> None:
     assert may_begin(state, MONDAY + WEEK)
 
 
+@pytest.mark.fault("D6")
 def test_a_restart_makes_nothing_due() -> None:
     state = after_a_good_run()
     for seconds in range(0, 600_000, 9_999):
@@ -69,6 +70,7 @@ def test_a_restart_makes_nothing_due() -> None:
         assert not may_begin(state, MONDAY + timedelta(seconds=seconds))
 
 
+@pytest.mark.fault("D7")
 def test_200_kills_within_a_minute_begin_three_attempts_at_most() -> None:
     state = ScheduleState()
     begun = 0
@@ -98,6 +100,7 @@ def test_a_process_killed_in_every_attempt_is_slowed_down_to_one_an_hour() -> No
     assert set(gaps[7:]) == {60}
 
 
+@pytest.mark.fault("D9")
 def test_a_run_that_fails_waits_1_2_4_minutes_and_up_to_an_hour() -> None:
     state, now = ScheduleState().planned_by(WEEKLY, MONDAY), MONDAY
     waits = []
@@ -131,6 +134,7 @@ def test_an_interrupted_run_is_resumed_at_once_by_the_next_scheduler() -> None:
     assert may_begin(restarted(state), MONDAY + WEEK + timedelta(seconds=1))
 
 
+@pytest.mark.fault("D2")
 @pytest.mark.parametrize("years", [1, 10, 25])
 def test_a_clock_put_back_does_not_put_off_the_next_run(years: int) -> None:
     back = MONDAY - timedelta(days=365 * years)
@@ -140,6 +144,7 @@ def test_a_clock_put_back_does_not_put_off_the_next_run(years: int) -> None:
         assert planned.next_attempt_at <= WEEKLY.next_after(back)
 
 
+@pytest.mark.fault("D1", "D2")
 @given(before=MOMENTS, now=MOMENTS, attempts=st.integers(0, 20))
 def test_wherever_the_clock_goes_the_next_attempt_is_within_the_timetable_or_an_hour(
     before: datetime, now: datetime, attempts: int
@@ -152,6 +157,7 @@ def test_wherever_the_clock_goes_the_next_attempt_is_within_the_timetable_or_an_
     assert planned.next_attempt_at <= max(WEEKLY.next_after(now), now + LONGEST_WAIT)
 
 
+@pytest.mark.fault("D5")
 def test_thirty_days_off_are_due_once() -> None:
     now = MONDAY + timedelta(days=30)
     state = restarted(after_a_good_run())
@@ -310,6 +316,7 @@ def test_the_next_time_is_always_later(moment: datetime, cron: str, zone: str) -
     assert Timetable(cron, zone).next_after(moment) > moment
 
 
+@pytest.mark.fault("D4")
 @pytest.mark.parametrize("minute", [30, 59])
 @pytest.mark.parametrize(
     ("zone", "hour", "begins"),

@@ -108,6 +108,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.fault("D8", "K7", "K10")
 @pytest.mark.parametrize(("text", "says"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])
 def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(BadConfiguration) as caught:
@@ -115,6 +116,7 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, says: str)
     assert says in caught.value.message
 
 
+@pytest.mark.fault("K7")
 def test_a_file_that_is_too_large_or_nested_too_deep_is_refused(tmp_path: Path) -> None:
     for text in ("#" * (1024 * 1024 + 1), "[" * 5000):
         with pytest.raises(BadConfiguration):
@@ -139,6 +141,7 @@ def test_every_setting_can_come_from_the_environment_and_says_so(tmp_path: Path)
         loaded(tmp_path, SEED, NETRAVEN_KEYS__TYPO="1")
 
 
+@pytest.mark.fault("K5")
 def test_a_variable_has_a_file_twin(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("from a file\n\n")
@@ -155,6 +158,7 @@ def test_a_variable_has_a_file_twin(tmp_path: Path) -> None:
     assert World({"X_FILE": str(secret)}).get("X")
 
 
+@pytest.mark.fault("K2")
 @pytest.mark.parametrize(
     ("name", "production"),
     [("dev", False), ("test", False), ("prod", True), ("Dev", True), ("dev ", True), ("", True), ("staging", True)],
@@ -167,6 +171,7 @@ def test_only_dev_and_test_exactly_are_not_production(name: str, production: boo
 KNOWN = "netraven-dev-key"
 
 
+@pytest.mark.fault("K1", "K3")
 @pytest.mark.parametrize(
     "spelling",
     [
@@ -186,6 +191,7 @@ def test_a_secret_everybody_knows_is_known_in_every_spelling(spelling: str) -> N
     assert weakness(spelling)
 
 
+@pytest.mark.fault("K3")
 def test_weak_passphrases_are_weak_and_generated_keys_are_not() -> None:
     assert weakness("nineteen characters") is not None
     assert weakness("abababababababababababab") is not None

@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,6 +39,7 @@ from netraven_keys.audit.files import (
     whole_lines,
 )
 from netraven_keys.audit.learned import Learned, Operation
+from netraven_keys.crypto.randomness import random_bytes
 from netraven_keys.errors import AuditBroken, StorageFailed
 from netraven_keys.faults import Fault
 from netraven_keys.ports import AuditSink
@@ -212,7 +212,7 @@ class AuditLog:
 
     def intent(self, event: Event, *, now: datetime, keyring_id: str, epoch: int) -> Operation:
         """Must be durable before the effect begins. `epoch` is the one before the change."""
-        operation = Operation(secrets.token_hex(8), event.name, keyring_id)
+        operation = Operation(random_bytes(8).hex(), event.name, keyring_id)
         self._append(now, event.name, "intent", operation, keyring_id, epoch, event.fields())
         return operation
 
@@ -225,7 +225,7 @@ class AuditLog:
 
     def fact(self, event: Event, outcome: str, *, now: datetime, keyring_id: str, epoch: int, details: Details) -> int:
         """Of what only looked, and so has no intent. Returns the number of its line."""
-        operation = Operation(secrets.token_hex(8), event.name, keyring_id)
+        operation = Operation(random_bytes(8).hex(), event.name, keyring_id)
         members: dict[str, Any] = {"outcome": outcome, **event.fields(), **details}
         self._append(now, event.name, "result", operation, keyring_id, epoch, members)
         return self._tree.size - 1
@@ -302,7 +302,7 @@ class AuditLog:
     def _drop_torn(self, fd: int, torn: bytes, now: datetime) -> None:
         os.ftruncate(fd, self._offset)
         event = TornLineDropped(len(torn), hashlib.sha256(torn).hexdigest())
-        self._write(fd, now, event.name, "result", secrets.token_hex(8), "", 0, event.fields())
+        self._write(fd, now, event.name, "result", random_bytes(8).hex(), "", 0, event.fields())
 
     def _read_on(self, files: Files) -> bytes:
         """Takes in the lines that are new, in the file that was read last and those after it; returns the bytes of a

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import sys
 import traceback
@@ -34,6 +33,7 @@ from netraven_keys.cli import (
 from netraven_keys.cli.invocation import common_options
 from netraven_keys.cli.setup_commands import COMPLETION_VARIABLE, PROGRAM
 from netraven_keys.errors import EXIT_STATUS_MEANINGS, NetravenKeysError, UsageError
+from netraven_keys.hardening import keep_memory_private
 
 
 class _ListedByUse(click.Group):
@@ -126,9 +126,9 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 
 def prepare_process() -> None:
-    """A private umask, no core dump, and SIGTERM as an interruption."""
+    """A private umask and memory, and SIGTERM as an interruption."""
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep_memory_private()
     signal.signal(signal.SIGTERM, _terminated)
 
 

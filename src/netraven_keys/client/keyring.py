@@ -20,6 +20,7 @@ from netraven_keys.client.settings import ClientSettings, Column, read_client_se
 from netraven_keys.client.uses import CompromisedUses, compromised_versions
 from netraven_keys.config.master_keys import MasterKey, master_key_from, nobody
 from netraven_keys.config.world import World
+from netraven_keys.crypto import selftest
 from netraven_keys.crypto import token as tokens
 from netraven_keys.crypto.fields import utf8
 from netraven_keys.errors import (
@@ -65,7 +66,8 @@ def open_keyring(
 
     With neither, the settings file is found as the command line finds it (CONFIG_FILE, else
     config/key_rotation.yaml). `master_key` is a generated key or a passphrase. Raises KeyringMissing
-    before `init`, NotMine, MasterKeyUnavailable, KeyringTampered, BadConfiguration, InsecurePermissions.
+    before `init`, NotMine, MasterKeyUnavailable, KeyringTampered, BadConfiguration, InsecurePermissions,
+    CryptoUnsound.
     """
     world = World.present()
     if path is None:
@@ -88,6 +90,7 @@ class ApplicationKeyring:
     """Encrypts and decrypts an application's values. Made by `open_keyring`; safe to share between threads."""
 
     def __init__(self, settings: ClientSettings) -> None:
+        selftest.check()
         self._settings = settings
         self._store = DirectoryStore(settings.key_path, group_may_read=True)
         self._lock = threading.Lock()

@@ -32,7 +32,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Days = Annotated[int, Field(ge=1, le=3650)]
 # Two days at least, so that a run within a day of the last one never rotates again.
 Interval = Annotated[int, Field(ge=2, le=3650)]
-TableName = Annotated[str, Field(min_length=1, max_length=255)]
+# Whatever a database takes between quotes; no database takes NUL.
+TableName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 
 
 def _names_a_program(words: list[str]) -> list[str]:
@@ -255,7 +256,9 @@ class Settings(Group):
     propagation_seconds: int = Field(0, ge=0, le=86400, description="Wait until readers know a new version.")
     prove_wait_seconds: int = Field(30, ge=0, le=86400, description="Wait for transactions older than activation.")
     keyring_group: int | None = Field(None, ge=0, description="GID that may read the keyring document.")
-    epoch_table: str | None = Field("netraven_keys_epoch", description="Table in each database, or null for none.")
+    epoch_table: TableName | None = Field(
+        "netraven_keys_epoch", description="Table in each database, or null for none."
+    )
     hooks: Hooks = Hooks()
     alarms: Alarms = Alarms()
     log_format: Literal["auto", "json", "text"] = Field(

@@ -7,11 +7,10 @@ encryptions under one key, is halved by the service to 2^31.
 
 from __future__ import annotations
 
-import os
-
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from netraven_keys.crypto.randomness import random_bytes
 from netraven_keys.crypto.secret import SecretBytes
 
 KEY_SIZE = 32
@@ -25,11 +24,11 @@ class AuthenticationFailed(Exception):
 
 
 def random_nonce() -> bytes:
-    return os.urandom(NONCE_SIZE)
+    return random_bytes(NONCE_SIZE)
 
 
 def random_key() -> SecretBytes:
-    return SecretBytes(os.urandom(KEY_SIZE))
+    return SecretBytes(random_bytes(KEY_SIZE))
 
 
 class Aead:

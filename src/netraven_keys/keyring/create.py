@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from netraven_keys.crypto.aead import random_key
+from netraven_keys.crypto.errors import CryptoUnsound
 from netraven_keys.crypto.kdf import derive
+from netraven_keys.crypto.randomness import random_bytes
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.crypto.signing import public_key_of
 from netraven_keys.keyring import seal, slots, transitions
@@ -23,12 +24,14 @@ from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.keyring.slots import Wraps
 from netraven_keys.keyring.transitions import Because
 
+_TRIES = 1000  # for an id that is free; one fails with a probability of 2^-28 for each version there is
+
 
 def new_keyring(master_keys: Sequence[Wraps], audit_head: AuditHead, now: datetime) -> OwnedKeyring:
     """A keyring with an owner slot per master key and no named key yet. Its epoch is 0 until it is saved."""
     if not master_keys:
         raise ValueError("a keyring without an owner slot could never be opened")
-    keyring_id = os.urandom(16).hex()
+    keyring_id = random_bytes(16).hex()
     root = random_key()
     sealer = seal.Sealer(keyring_id, root)
     signing_seed, journal_key, audit_seed = random_key(), random_key(), random_key()
@@ -59,7 +62,9 @@ def add_named_key(owned: OwnedKeyring, name: str) -> Keyring:
 
 def stage_version(owned: OwnedKeyring, name: str, because: Because) -> Keyring:
     """A new version with fresh random material, pre-active."""
-    return stage_material(owned, name, random_key(), because)
+    material = random_key()
+    _check_new(owned, material)
+    return stage_material(owned, name, material, because)
 
 
 def stage_material(
@@ -73,9 +78,20 @@ def stage_material(
     return transitions.stage(owned.keyring, name, key_id=key_id, sealed=sealed, because=because)
 
 
+def _check_new(owned: OwnedKeyring, material: SecretBytes) -> None:
+    """Raises CryptoUnsound for random bytes that a version of this keyring was made of before."""
+    for key in owned.keyring.keys:
+        for version in key.versions:
+            if version.sealed is not None and seal.open_material(owned.sealer(key.name), key.name, version).same_as(
+                material
+            ):
+                raise CryptoUnsound(f"the operating system's random generator gave the bytes of {key.name} again")
+
+
 def _random_ids() -> Iterator[int]:
-    while True:
-        yield int.from_bytes(os.urandom(4), "big")
+    for _ in range(_TRIES):
+        yield int.from_bytes(random_bytes(4), "big")
+    raise CryptoUnsound(f"of {_TRIES:,} random key ids none is free")
 
 
 def fingerprint(material: SecretBytes) -> str:

@@ -15,6 +15,7 @@ import weakref
 from netraven_keys.crypto.aead import Aead, AuthenticationFailed
 from netraven_keys.crypto.fields import utf8
 from netraven_keys.crypto.kdf import Argon2Cost, cost_is_bounded, derive, stretch
+from netraven_keys.crypto.randomness import random_bytes
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import CorruptSlot, MasterKeyDamaged, NotMine
 
@@ -54,7 +55,7 @@ class PassphraseMasterKey:
             return found
 
     def wrap(self, key: SecretBytes, associated_data: bytes) -> bytes:
-        salt, cost = os.urandom(_SALT_SIZE), Argon2Cost()
+        salt, cost = random_bytes(_SALT_SIZE), Argon2Cost()
         head = f"argon2id:1:t={cost.time},p={cost.parallelism},m={cost.memory_kib}:{salt.hex()}:".encode("ascii")
         return head + self._box(salt, cost).seal(key.expose(), head + associated_data)
 

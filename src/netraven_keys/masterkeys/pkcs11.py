@@ -8,11 +8,11 @@ value of its own.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from netraven_keys.crypto.aead import random_key
+from netraven_keys.crypto.randomness import random_bytes
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import ForbiddenSecret, MasterKeyUnavailable, NotMine
 from netraven_keys.masterkeys.pkcs11_session import Token, library, on_token
@@ -130,7 +130,7 @@ class _Inside:
         return all(self._key[one] for one in kept) and not self._key[is_.EXTRACTABLE]
 
     def sealed(self, secret: SecretBytes, associated_data: bytes) -> bytes:
-        params = self._params(os.urandom(_NONCE), associated_data)
+        params = self._params(random_bytes(_NONCE), associated_data)
         ciphertext = self._key.encrypt(
             secret.expose(), mechanism=self._pkcs11.Mechanism.AES_GCM, mechanism_param=params
         )

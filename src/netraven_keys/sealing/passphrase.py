@@ -8,7 +8,6 @@ written with the primitives of `cryptography`, and the tests open the result wit
 from __future__ import annotations
 
 import base64
-import os
 from typing import Final
 
 from cryptography.hazmat.primitives import hashes
@@ -17,6 +16,8 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from netraven_keys.crypto.randomness import random_bytes
+
 # filippo.io/age, scrypt.go: NewScryptRecipient.
 WORK_FACTOR: Final = 18
 _CHUNK: Final = 64 * 1024
@@ -24,14 +25,14 @@ _CHUNK: Final = 64 * 1024
 
 def seal(content: bytes, passphrase: bytes, *, work_factor: int = WORK_FACTOR) -> bytes:
     """An age file of version 1 with one scrypt stanza. Takes 2^work_factor KiB of memory."""
-    file_key, salt = os.urandom(16), os.urandom(16)
+    file_key, salt = random_bytes(16), random_bytes(16)
     label = b"age-encryption.org/v1/scrypt" + salt
     wrapping_key = Scrypt(salt=label, length=32, n=1 << work_factor, r=8, p=1).derive(passphrase)
     body = ChaCha20Poly1305(wrapping_key).encrypt(b"\0" * 12, file_key, None)
     header = b"age-encryption.org/v1\n-> scrypt %s %d\n%s\n---" % (_b64(salt), work_factor, _b64(body))
     mac = HMAC(_derived(file_key, b"", b"header"), hashes.SHA256())
     mac.update(header)
-    nonce = os.urandom(16)
+    nonce = random_bytes(16)
     return (
         header + b" " + _b64(mac.finalize()) + b"\n" + nonce + _payload(content, _derived(file_key, nonce, b"payload"))
     )

@@ -13,20 +13,20 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from netraven_keys.crypto.randomness import random_bytes
 from netraven_keys.errors import InsecurePermissions, StorageFailed
 
 _TEMPORARY = ".tmp"
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o600, group: int | None = None) -> None:
-    """Replaces `path` with `content`, whole or not at all. Raises StorageFailed."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
+    """Replaces `path` with `content`, whole or not at all. Raises StorageFailed, CryptoUnsound."""
+    temporary = path.with_name(f".{path.name}.{random_bytes(8).hex()}{_TEMPORARY}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
