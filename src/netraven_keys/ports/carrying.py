@@ -42,7 +42,8 @@ class Swap(StrEnum):
 
     WRITTEN = "written"
     MISSED = "missed"  # the application wrote or deleted the row in between: its write wins
-    REFUSED = "refused"  # the database would not take it (constraint, trigger, lock)
+    LOCKED = "locked"  # somebody holds it, and will let it go: nothing is said of the value
+    REFUSED = "refused"  # the database would not take it (constraint, trigger)
 
 
 @dataclass(frozen=True)

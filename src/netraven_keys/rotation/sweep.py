@@ -172,6 +172,9 @@ class Sweep:
 
     def _not_written(self, cell: Cell, result: Swap, tally: Tally) -> None:
         """A miss counts as a refusal only if the same bytes are met again: then it is not the application."""
+        tally.refused += 1
+        if result is Swap.LOCKED:
+            return
         mark, count = _mark(cell.value), 1
         before = tally.refused_before.get(cell.key)
         if before is not None and before[0] == mark:
@@ -179,7 +182,6 @@ class Sweep:
         tally.refusals[cell.key] = (mark, count)
         if result is Swap.MISSED:
             tally.skipped_conflict += 1
-        tally.refused += 1
 
     def _refused_too_often(self, cell: Cell, tally: Tally) -> bool:
         """Remembered for the next pass too, which must come to the same."""

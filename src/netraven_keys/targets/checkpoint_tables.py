@@ -23,7 +23,8 @@ from sqlalchemy.engine import Connection, Engine
 from netraven_keys.errors import BadConfiguration, StorageFailed
 from netraven_keys.faults import Fault
 from netraven_keys.ports import Kept
-from netraven_keys.targets.engines import describe, parse_url
+from netraven_keys.targets.engines import parse_url
+from netraven_keys.targets.failures import describe
 from netraven_keys.targets.in_time import impatient_engine, in_time
 
 _LIMIT_SECONDS = 5.0

@@ -19,8 +19,10 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.pool import NullPool
 
 from netraven_keys.errors import BadConfiguration, TargetUnavailable, TargetUnreadable
+from netraven_keys.targets.failures import describe, unavailable
 
 WRITES = {"netraven_writes": True}
+AT_ONCE = {"netraven_wait_ms": 0}
 HURRIED = {"netraven_wait_ms": 1000}
 PATIENT = {"netraven_wait_ms": 5000}
 _SQLITE_WAIT_SECONDS = 15.0
@@ -150,16 +152,6 @@ def reaching(place: str) -> Iterator[None]:
         said = describe(problem) if isinstance(problem, exc.DBAPIError) else "text that is not UTF-8"
         raise TargetUnreadable(f"{place}: a primary key or value that the driver cannot read: {said}") from None
     except exc.DBAPIError as problem:
-        raise TargetUnavailable(f"{place}: {describe(problem)}") from None
+        raise unavailable(place, problem) from None
     except exc.SQLAlchemyError as problem:
         raise TargetUnavailable(f"{place}: {type(problem).__name__}") from None
-
-
-def describe(problem: exc.DBAPIError) -> str:
-    """What may be said of a database error: no statement, no parameter, no row."""
-    original: Any = problem.orig
-    state = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
-    if state is None and isinstance(problem, exc.OperationalError):
-        lines = str(original).strip().splitlines()
-        return lines[0][:200] if lines else "the connection failed"
-    return f"{type(original).__name__}{f' ({state})' if state else ''}"

@@ -11,7 +11,9 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Engine
 
 from netraven_keys.errors import PreflightRefused
-from netraven_keys.targets.engines import HURRIED, WRITES, describe, reaching
+from netraven_keys.targets import postgres
+from netraven_keys.targets.engines import HURRIED, WRITES, reaching
+from netraven_keys.targets.failures import describe, is_a_lock, is_of_the_database, unavailable
 
 
 class EpochTable:
@@ -34,13 +36,15 @@ class EpochTable:
             return sa.inspect(connection).has_table(self._table.name, schema=self._table.schema)
 
     def create(self) -> None:
-        """Raises PreflightRefused when this role may not make tables."""
+        """Raises PreflightRefused when this role may not make tables, and TargetUnavailable."""
         try:
             with self._engine.connect().execution_options(**WRITES) as connection, connection.begin():
                 self._table.create(connection, checkfirst=True)
         except exc.DBAPIError as problem:
             if self.exists():  # another `init` was quicker
                 return
+            if is_a_lock(problem) or is_of_the_database(problem):
+                raise unavailable(self.place, problem) from None
             raise PreflightRefused(
                 f"the table {self._table.fullname} cannot be made in {self.place}: {describe(problem)}",
                 remedy=f"Make the table {self._table.fullname} by hand "
@@ -63,6 +67,8 @@ class EpochTable:
             self._engine.connect().execution_options(**WRITES, **HURRIED) as connection,
             connection.begin(),
         ):
+            if self._engine.dialect.name == "postgresql":
+                postgres.set_limits(connection)
             changed = connection.execute(
                 sa.update(self._table).where(mine, self._table.c.epoch < epoch).values(epoch=epoch)
             )

@@ -11,6 +11,23 @@ from sqlalchemy.engine import URL, Connection
 from netraven_keys.errors import PreflightRefused, TargetUnavailable
 from netraven_keys.targets.reflection import Declared
 
+# Below deadlock_timeout (1 s): we give way before the server must choose a victim.
+_LOCK_TIMEOUT = "500ms"
+# A transaction that holds rows of the application ends by itself when we, or the network between, stand still. More
+# than that a statement may not take either, whatever the role's own limit is: that of a lock comes before it.
+_STANDSTILL = "10s"
+
+
+def set_limits(connection: Connection) -> None:
+    """For a transaction that writes: how long it may wait, and hold what others wait for."""
+    connection.execute(
+        sa.text(
+            "SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', :standstill, true),"
+            " set_config('idle_in_transaction_session_timeout', :standstill, true)"
+        ),
+        {"lock": _LOCK_TIMEOUT, "standstill": _STANDSTILL},
+    )
+
 
 def psql(url: URL, statement: str) -> str:
     """The command of somebody who may do it: as which role is theirs to say (PGUSER, PGPASSWORD)."""
@@ -31,9 +48,9 @@ def widening(url: URL, declared: Declared) -> str:
 def check(connection: Connection, declared: Declared, url: URL) -> None:
     """Raises PreflightRefused when values would be missed, or could not be written."""
     regclass = _regclass(declared)
-    standby, hidden, may_read, may_write = connection.execute(
+    standby, read_only, hidden, may_read, may_write = connection.execute(
         sa.text(
-            "SELECT pg_is_in_recovery(), row_security_active(:t),"
+            "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', row_security_active(:t),"
             " has_column_privilege(:t, :c, 'SELECT'), has_column_privilege(:t, :c, 'UPDATE')"
         ),
         {"t": regclass, "c": declared.column},
@@ -41,6 +58,12 @@ def check(connection: Connection, declared: Declared, url: URL) -> None:
     if standby:
         raise PreflightRefused(
             f"target {declared.target!r}: the server is a read-only standby", remedy="Name the primary server in `url`."
+        )
+    if read_only:
+        raise PreflightRefused(
+            f"target {declared.target!r}: the server, the database or the role is set to read only",
+            remedy="Take default_transaction_read_only away (ALTER SYSTEM, DATABASE or ROLE ... RESET), "
+            "or name the server that takes writes in `url`.",
         )
     if hidden:
         raise PreflightRefused(

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 
-from netraven_keys.errors import PreflightRefused, TargetUnavailable
+from netraven_keys.errors import PreflightRefused
 from netraven_keys.ports import (
     EVERYTHING,
     Batch,
@@ -34,13 +34,12 @@ from netraven_keys.ports import (
     TargetFacts,
 )
 from netraven_keys.targets import postgres
-from netraven_keys.targets.engines import HURRIED, PATIENT, WRITES, reaching
+from netraven_keys.targets.engines import AT_ONCE, HURRIED, PATIENT, WRITES, reaching
+from netraven_keys.targets.failures import is_a_lock, is_of_the_database, is_read_only, unavailable
 from netraven_keys.targets.reflection import Declared, Raw, Shape, reflect
 
 _LOCK_TRIES = 3
 _LOCKED_ENOUGH = 5
-# Below PostgreSQL's deadlock_timeout (1 s): we give way before it must choose a victim.
-_LOCK_TIMEOUT = "500ms"
 
 
 class _Alone(Exception):
@@ -102,6 +101,7 @@ class SqlColumn:
                 notes = postgres.more_than_needed(connection)
                 triggers = postgres.update_triggers(connection, self._declared)
             else:
+                self._check_takes_writes()
                 triggers = self._sqlite_triggers(connection)
             values = connection.execute(sa.select(sa.func.count(shape.column)).select_from(shape.table)).scalar_one()
         longest = self.longest(EVERYTHING)
@@ -109,6 +109,20 @@ class SqlColumn:
         return TargetFacts(
             names, shape.binary, shape.width, longest, tuple(triggers), int(values), widening, tuple(notes)
         )
+
+    def _check_takes_writes(self) -> None:
+        """A lock is another's, and passes."""
+        try:
+            with self._engine.connect().execution_options(**WRITES, **AT_ONCE) as connection, connection.begin():
+                return
+        except exc.DBAPIError as problem:
+            if is_read_only(problem):
+                raise PreflightRefused(
+                    f"target {self.name!r}: the database is read only",
+                    remedy="Let this user write to the database's file and its directory.",
+                ) from None
+            if not is_a_lock(problem):
+                raise
 
     def _sqlite_triggers(self, connection: Connection) -> list[str]:
         found = connection.execute(
@@ -216,7 +230,7 @@ class SqlColumn:
                 time.sleep(0.05 * 2**attempt)
         else:
             if not self._postgres:  # one lock for the whole database: no row would fare better alone
-                return [Swap.REFUSED] * len(changes)
+                return [Swap.LOCKED] * len(changes)
         return self._one_by_one(changes)
 
     def _one_by_one(self, changes: Sequence[Change]) -> list[Swap]:
@@ -224,7 +238,7 @@ class SqlColumn:
         locked_in_a_row = 0
         for change in changes:
             if locked_in_a_row == _LOCKED_ENOUGH:
-                results.append(Swap.REFUSED)
+                results.append(Swap.LOCKED)
                 continue
             try:
                 results.append(self._swap_together([change])[0])
@@ -232,16 +246,16 @@ class SqlColumn:
             except _Alone:
                 results.append(Swap.REFUSED)
             except exc.DBAPIError as problem:
-                locked_in_a_row = locked_in_a_row + 1 if self._locked(problem) else 0
-                results.append(Swap.REFUSED)
+                is_locked = self._locked(problem)
+                locked_in_a_row = locked_in_a_row + 1 if is_locked else 0
+                results.append(Swap.LOCKED if is_locked else Swap.REFUSED)
         return results
 
     def _locked(self, problem: exc.DBAPIError) -> bool:
-        """Whether it is only a lock. Raises TargetUnavailable for a connection that failed or ended."""
-        state = getattr(problem.orig, "sqlstate", None) or getattr(problem.orig, "sqlite_errorname", None)
-        if problem.connection_invalidated or (isinstance(problem, exc.OperationalError) and state is None):
-            raise TargetUnavailable(f"{self.place}: the connection ended in the middle of a batch") from None
-        return isinstance(problem, exc.OperationalError)
+        """Whether it is only a lock. Raises TargetUnavailable where no row could be written."""
+        if is_of_the_database(problem):
+            raise unavailable(self.place, problem) from None
+        return is_a_lock(problem)
 
     def _swap_together(self, changes: Sequence[Change]) -> list[Swap]:
         """Raises _Alone when what lies there now is not explained by what was written and what was missed:
@@ -252,7 +266,7 @@ class SqlColumn:
             connection.begin(),
         ):
             if self._postgres:
-                connection.execute(sa.text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
+                postgres.set_limits(connection)
             done = connection.execute(self._update, [self._parameters(change) for change in changes])
             # The rows this transaction wrote are locked, so reading them back is exact.
             present = self._values_at(connection, [change.cell.place for change in changes])
@@ -312,7 +326,9 @@ class SqlColumn:
         try:
             with self._engine.connect().execution_options(**WRITES, **HURRIED) as connection, connection.begin():
                 return None
-        except exc.OperationalError:
+        except exc.DBAPIError as problem:
+            if not is_a_lock(problem):
+                raise unavailable(self.place, problem) from None
             return "another connection holds the write lock of the database"
 
 
