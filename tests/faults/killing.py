@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 from unittest import mock
 
@@ -107,7 +108,9 @@ def _child(request: dict[str, Any], report: int) -> None:
     for fd, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, fd)
     try:
-        at, error = request["at"], request["error"]
+        at, error, now = request["at"], request["error"], request["now"]
+        if now is not None:
+            mock.patch("netraven_keys.wiring.SystemClock.now", return_value=datetime.fromisoformat(now)).start()
         run(request["arguments"], Points(at) if error is None else Failures(at, error), report)
     finally:
         os._exit(70)
