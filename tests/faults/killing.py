@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 from unittest import mock
 
@@ -164,6 +165,9 @@ def _child(request: dict[str, Any], report: int) -> None:
     for fd, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, fd)
     try:
+        if request["now"] is not None:
+            now = datetime.fromisoformat(request["now"])
+            mock.patch("netraven_keys.wiring.SystemClock.now", return_value=now).start()
         run(request["arguments"], _points(request["at"], request["error"]), report)
     finally:
         os._exit(70)

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ class Killer:
     """The process that forks (tests/faults/killing.py), over one installation."""
 
     def __init__(self, site: Site) -> None:
-        self._site = site
+        self.site = site
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.killing"],
             stdin=subprocess.PIPE,
@@ -27,17 +28,21 @@ class Killer:
             cwd=Path(__file__).resolve().parents[2],
         )
 
-    def run(self, *arguments: str, at: int = 0, error: int | None = None) -> dict[str, Any]:
+    def run(
+        self, *arguments: str, at: int = 0, error: int | None = None, now: datetime | None = None
+    ) -> dict[str, Any]:
         """What came of it. It is killed at point `at`, if it has so many; with `error` the call at it fails so,
-        with 0 it writes a part only, and with EINTR all are interrupted."""
+        with 0 it writes a part only, and with EINTR all are interrupted. `now` is what its clock shows, else the
+        machine's time."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         request = {
             "arguments": arguments,
             "at": at,
             "error": error,
-            "environment": self._site.process_environment(),
-            "log": str(self._site.directory.parent / "killed.log"),
+            "now": None if now is None else now.isoformat(),
+            "environment": self.site.process_environment(),
+            "log": str(self.site.directory.parent / "killed.log"),
         }
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
@@ -47,7 +52,7 @@ class Killer:
     @property
     def log(self) -> str:
         """What the last one printed."""
-        return (self._site.directory.parent / "killed.log").read_text()
+        return (self.site.directory.parent / "killed.log").read_text()
 
     def end(self) -> None:
         assert self._process.stdin is not None

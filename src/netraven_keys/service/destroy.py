@@ -252,10 +252,11 @@ def tend(inst: Installation, since: datetime) -> list[str]:
 
 def _counted_since(inst: Installation, owned: OwnedKeyring, name: str, since: datetime) -> Sequence[Remembered] | None:
     """What was counted of every target of a key; None where one was not."""
-    before = remembered(read_journal(inst, owned), name)
+    before, now = remembered(read_journal(inst, owned), name), inst.clock.now()
     targets = inst.targets_of(name)
     entries = [before.get(managed.name, Remembered()) for managed in targets]
-    if not targets or any(entry.at is None or datetime.fromisoformat(entry.at) < since for entry in entries):
+    # A count that is yet to come is one of before the clock was put back.
+    if not targets or any(e.at is None or not since <= datetime.fromisoformat(e.at) <= now for e in entries):
         return None
     return entries
 
@@ -290,14 +291,18 @@ def _one(inst: Installation, name: str, version: Version, wait: Wait) -> list[st
 
 
 def cancel_for(inst: Installation, name: str, values: dict[int, int]) -> list[str]:
-    """Values turned up under versions that were to be destroyed: they are not. Returns an alarm for each."""
+    """Values turned up under old versions: their waiting begins anew, and those that were to be destroyed are not.
+    Returns an alarm for each of these."""
     alarms: list[str] = []
     owned = open_owned(inst)
     for version in owned.keyring.key(name).versions:
         count = values.get(version.number, 0)
-        if version.state is State.DESTROY_SCHEDULED and count:
-            cancel(inst, name, version.number, FOUND)
+        if not count or version.state not in OLD:
+            continue
+        if _wait(inst, owned, version) != Wait():
             _remember(inst, owned, version, Wait(seen_at=inst.clock.now()))
+        if version.state is State.DESTROY_SCHEDULED:
+            cancel(inst, name, version.number, FOUND)
             alarms.append(
                 f"{name} v{version.number} is not destroyed: {count:,} values turned up under it. Somebody still "
                 "writes with an old keyring, or a dump was put back"

@@ -131,11 +131,7 @@ def status(inst: Installation, *, say_unreachable: bool = True) -> Status:
     for key in keys:
         wrong.extend(_findings(key))
     wrong += [Wrong(f"{n} is in the keyring and not declared under `keys:`") for n in _undeclared(inst, owned.keyring)]
-    ahead = max((v.created_at for k in owned.keyring.keys for v in k.versions), default=inst.clock.now())
-    if ahead > inst.clock.now() + timedelta(days=1):
-        wrong.append(
-            Wrong(f"a version was made on {ahead:%Y-%m-%d}, which is yet to come: set this machine's clock right")
-        )
+    wrong.extend(_ahead(owned.keyring, inst.clock.now() + timedelta(days=1)))
     running = inst.schedule.is_taken()
     backups = backup_status(inst, owned.keyring, journal.drill)
     wrong.extend(_exposure_findings(inst, owned.keyring))
@@ -251,6 +247,18 @@ def _target_findings(inst: Installation, key: NamedKey, before: dict[str, Rememb
         yield Wrong(
             f"{name}: counted before and not declared any more: declare it, or forget it", "netraven-keys census"
         )
+
+
+def _ahead(keyring: Keyring, tomorrow: datetime) -> Iterator[Wrong]:
+    """A primary of a day to come has no age, so nothing makes it due. Older versions need none any more."""
+    for key in keyring.keys:
+        newest = key.newest_used
+        if newest is not None and newest.activated_at is not None and newest.activated_at > tomorrow:
+            yield Wrong(
+                f"{key.name} v{newest.number} is active since {newest.activated_at:%Y-%m-%d}, which is yet to come: "
+                "set this machine's clock right; where it was wrong then and is right now, the key has no age: rotate",
+                f"netraven-keys rotate --key {key.name} --force --reason 'the clock was wrong'",
+            )
 
 
 def _undeclared(inst: Installation, keyring: Keyring) -> list[str]:
