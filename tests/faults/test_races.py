@@ -22,12 +22,12 @@ from tests.faults.writers import Board
 from tests.site import Site
 
 ROUND = Length(writes=60_000, rotations=6, kills=6, pauses=6) if LONG else Length(15_000, 3, 3, 3)
-POINTS = 10**9 if LONG else 2
+POINTS = 60 if LONG else 2
 # SQLite has one writer at a time, and a rotation syncs.
 WRITES = {"postgresql": 900_000, "sqlite": 150_000} if LONG else {"postgresql": 1, "sqlite": 1}
 
 
-@pytest.mark.fault("A1", "A25", "A26", "B10", "B12", "B13", "B14", "C1", "C8", "C9", "C16")
+@pytest.mark.fault("A1", "A26", "B10", "B12", "B13", "B14", "C1", "C8", "C9", "C16")
 def test_writers_readers_and_rotators_killed_and_paused(site: Site, tmp_path: Path) -> None:
     chance, toll, number = random.Random(f"{SEED}-race-{site.database}"), Toll(), 0
     racing.tables(site)
@@ -56,7 +56,7 @@ def test_writers_readers_and_rotators_killed_and_paused(site: Site, tmp_path: Pa
 COMPROMISE = ("compromise", "credentials", "v1", "--reason", "race")
 
 
-@pytest.mark.fault("A25", "A26", "C1")
+@pytest.mark.fault("A26", "C1")
 @pytest.mark.parametrize("second", [("rotate",), COMPROMISE], ids=["rotate", "compromise"])
 def test_two_rotators_paused_and_continued_at_any_point(second: tuple[str, ...], site: Site) -> None:
     """The first stops at a point, the second at one of its own; then the first goes on, and then the second."""
