@@ -88,6 +88,7 @@ def blockers(site: Site, number: int = 1) -> list[str]:
 # --- blockers -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("I1")
 def test_a_version_that_is_used_or_staged_is_not_destroyed(sqlite_site: Site) -> None:
     site = with_policy(sqlite_site)
     site.credentials(3)
@@ -100,6 +101,7 @@ def test_a_version_that_is_used_or_staged_is_not_destroyed(sqlite_site: Site) ->
     assert state(site) == "active"
 
 
+@pytest.mark.fault("I2")
 def test_each_place_that_needs_it_is_named(site: Site) -> None:
     with_policy(site)
     site.credentials(3)
@@ -131,6 +133,7 @@ def test_each_place_that_needs_it_is_named(site: Site) -> None:
     assert "no column but the declared ones" in site.ok("discover").text
 
 
+@pytest.mark.fault("I4")
 def test_a_value_in_quarantine_needs_it(sqlite_site: Site) -> None:
     site = with_policy(sqlite_site)
     site.credentials(2)
@@ -187,6 +190,7 @@ def test_it_is_scheduled_waited_for_and_destroyed_by_a_run(site: Site) -> None:
     assert site.keyring().key("credentials").versions[-1].number == 3
 
 
+@pytest.mark.fault("D1", "D3")
 def test_a_clock_that_jumps_destroys_nothing_early(sqlite_site: Site) -> None:
     site = with_policy(sqlite_site, kept=21, after=14)
     site.credentials(1)
@@ -259,6 +263,7 @@ def test_a_count_of_before_the_clock_was_put_back_is_no_look(sqlite_site: Site, 
     assert "for 0 days of 14 days" in waiting[0]
 
 
+@pytest.mark.fault("I6")
 def test_cancelled_it_is_what_it_was(sqlite_site: Site) -> None:
     site = with_policy(sqlite_site)
     site.credentials(1)

@@ -155,6 +155,7 @@ def test_stragglers_of_each_week_are_gone_after_each_run(life: Life) -> None:
     assert life.newest == 1 + 364 // 84
 
 
+@pytest.mark.fault("D6")
 def test_started_anew_each_36_hours_it_makes_each_weekly_run_once(life: Life) -> None:
     """As in a container that is replaced all the time; a timer that counts from the start would never fire."""
     for _ in range(70):
@@ -164,11 +165,13 @@ def test_started_anew_each_36_hours_it_makes_each_weekly_run_once(life: Life) ->
     assert len(runs) == 15 + 1
 
 
+@pytest.mark.fault("D5")
 def test_thirty_days_off_are_made_up_for_by_one_run(life: Life) -> None:
     life.clock.move(days=30)
     assert life.live(hours=3).count("run.ended") == 1
 
 
+@pytest.mark.fault("D1", "D2")
 def test_a_clock_that_jumps_makes_no_storm_and_stops_nothing(life: Life) -> None:
     truth = life.site.plaintexts()
     jumps = [3650, -3650, 40, -400, 3650, 3650, -7300, 1, -1]
@@ -222,6 +225,7 @@ def test_a_run_that_was_killed_is_recovered_and_finished(life: Life, method: str
     assert life.store.load().attempts == 0
 
 
+@pytest.mark.fault("D7")
 def test_200_starts_within_a_minute_that_are_all_killed_make_three_attempts_at_most(life: Life) -> None:
     life.clock.move(days=86)
     life.spoil = spoiled("preflight", kill)

@@ -69,6 +69,7 @@ def test_a_restart_makes_nothing_due() -> None:
         assert not may_begin(state, MONDAY + timedelta(seconds=seconds))
 
 
+@pytest.mark.fault("D7")
 def test_200_kills_within_a_minute_begin_three_attempts_at_most() -> None:
     state = ScheduleState()
     begun = 0
@@ -98,6 +99,7 @@ def test_a_process_killed_in_every_attempt_is_slowed_down_to_one_an_hour() -> No
     assert set(gaps[7:]) == {60}
 
 
+@pytest.mark.fault("D9")
 def test_a_run_that_fails_waits_1_2_4_minutes_and_up_to_an_hour() -> None:
     state, now = ScheduleState().planned_by(WEEKLY, MONDAY), MONDAY
     waits = []
@@ -131,6 +133,7 @@ def test_an_interrupted_run_is_resumed_at_once_by_the_next_scheduler() -> None:
     assert may_begin(restarted(state), MONDAY + WEEK + timedelta(seconds=1))
 
 
+@pytest.mark.fault("D2")
 @pytest.mark.parametrize("years", [1, 10, 25])
 def test_a_clock_put_back_does_not_put_off_the_next_run(years: int) -> None:
     back = MONDAY - timedelta(days=365 * years)
