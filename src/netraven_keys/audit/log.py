@@ -147,12 +147,13 @@ class AuditLog:
         found: list[dict[str, Any]] = []
         for line in self.lines():
             record = json.loads(line)
+            operation = str(record["operation"])
             if record.get("event") != event or record.get("keyring_id") != keyring_id:
                 continue
             if record.get("phase") == "intent":
-                intents[record["operation"]] = record
-            elif record.get("outcome") in ("done", "recovered") and record["operation"] in intents:
-                found.append(intents.pop(record["operation"]))
+                intents[operation] = record
+            elif record.get("outcome") in ("done", "recovered") and operation in intents:
+                found.append(intents.pop(operation))
         return found
 
     def fingerprints(self, keyring_id: str) -> set[str]:
