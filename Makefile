@@ -7,7 +7,7 @@ DIR ?= demo
 # Two processes at most: the tests start databases of their own.
 JOBS ?= 2
 
-.PHONY: help demo test image test-containers faults faults-kill faults-errors faults-power faults-database faults-races faults-states faults-clock faults-removals reliability check format reference lock clean
+.PHONY: help demo test image test-containers faults faults-kill faults-errors faults-power faults-database faults-races faults-states faults-clock faults-fuzz faults-tampering faults-removals reliability check format reference lock clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ test-containers: .venv-dev/ready image ## the tests on real containers (as root,
 	@CONTAINERS_CONF=$(CURDIR)/build/containers/containers.conf NETRAVEN_KEYS_TEST_CONTAINERS=1 \
 		$(DEV)/pytest -q -n $(JOBS) tests/container
 
-faults: faults-kill faults-errors faults-power faults-database faults-races faults-states faults-clock faults-removals reliability ## the long form of the fault tests (hours; SEED= repeats a run)
+faults: faults-kill faults-errors faults-power faults-database faults-races faults-states faults-clock faults-fuzz faults-tampering faults-removals reliability ## the long form of the fault tests (hours; SEED= repeats a run)
 
 # One file of figures for each kind, as it was last run to its end or its failure.
 LONG = mkdir -p build/faults && rm -f build/faults/$@.jsonl && NETRAVEN_KEYS_FAULTS=long \
@@ -54,6 +54,12 @@ faults-removals: .venv-dev/ready ## each safeguard taken out of a copy, which mu
 
 faults-database: .venv-dev/ready ## databases that fail, each in its own way
 	@$(LONG) tests/faults/test_database_faults.py tests/faults/test_sqlite_faults.py
+
+faults-fuzz: .venv-dev/ready ## bytes that nobody wrote, to every parser (FUZZ_SECONDS= for each)
+	@$(LONG) tests/faults/test_fuzzing.py
+
+faults-tampering: .venv-dev/ready ## every bit flipped, every length
+	@$(LONG) tests/faults/test_tampering.py
 
 reliability: .venv-dev/ready ## write docs/reliability.md from the tests and the figures of the last long runs
 	$(DEV)/python scripts/reliability.py

@@ -75,7 +75,7 @@ def check_begin(part: Part, number: int, line: bytes) -> None:
     """Raises AuditBroken unless line `number` of the log is the one that this file should begin with."""
     first = part.first
     if first is None:
-        with suppress(ValueError, KeyError, TypeError, RecursionError):
+        with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
             first = int(json.loads(line)["seq"])
     if first not in (None, number):
         raise AuditBroken(misplaced(str(part.path), first or 0, number), remedy=SEE)

@@ -41,19 +41,20 @@ class Learned:
             record = json.loads(line)
             operation, phase = str(record["operation"]), record["phase"]
             event, keyring_id, epoch = str(record["event"]), str(record["keyring_id"]), int(record["epoch"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+            made, key = str(record.get("fingerprint", "")), str(record.get("key"))
+            outcome = str(record.get("outcome"))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise ValueError("it is not an audit line") from None
         if phase == "intent":
-            made = str(record.get("fingerprint", ""))
             self.open[operation] = Operation(operation, event, keyring_id, epoch, made)
             if isinstance(record.get("version"), int):
-                place = (keyring_id, str(record.get("key")))
+                place = (keyring_id, key)
                 self.versions[place] = max(record["version"], self.versions.get(place, 0))
             return
         begun = self.open.pop(operation, None)
-        if record.get("outcome") == "done":
+        if outcome == "done":
             self.done.add((event, keyring_id))
-        if begun is not None and begun.fingerprint and took_effect(str(record.get("outcome")), begun.epoch, epoch):
+        if begun is not None and begun.fingerprint and took_effect(outcome, begun.epoch, epoch):
             self.fingerprints[keyring_id] = begun.fingerprint
         self.epochs[keyring_id] = max(epoch, self.epochs.get(keyring_id, 0))
 

@@ -38,7 +38,7 @@ from netraven_keys.audit.files import (
     unavailable,
     whole_lines,
 )
-from netraven_keys.audit.learned import Learned, Operation
+from netraven_keys.audit.learned import Learned, Operation, took_effect
 from netraven_keys.crypto.randomness import random_bytes
 from netraven_keys.errors import AuditBroken, StorageFailed
 from netraven_keys.faults import Fault
@@ -148,15 +148,15 @@ class AuditLog:
         found: list[dict[str, Any]] = []
         for line in self.lines():
             record = json.loads(line)
+            operation = str(record["operation"])
             if record.get("event") != event or record.get("keyring_id") != keyring_id:
                 continue
             if record.get("phase") == "intent":
-                intents[record["operation"]] = record
+                intents[operation] = record
                 continue
-            intent = intents.pop(record["operation"], None)
-            saved = intent is not None and record["epoch"] > intent["epoch"]
-            if intent is not None and (
-                record.get("outcome") == "done" or (record.get("outcome") == "recovered" and saved)
+            intent = intents.pop(operation, None)
+            if intent is not None and took_effect(
+                str(record.get("outcome")), int(intent["epoch"]), int(record["epoch"])
             ):
                 found.append(intent)
         return found

@@ -72,7 +72,7 @@ def read_span(members: Mapping[str, Any], note: bytes, public_key: bytes) -> tup
             tuple(bytes.fromhex(node) for node in members["before"]),
             tuple(bytes.fromhex(leaf) for leaf in members["after"]),
         )
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError):
         raise NotACheckpoint("its lines are not as a report holds them") from None
     if span.first < 0 or (span.size, span.root()) != (checkpoint.size, checkpoint.root):
         raise NotACheckpoint("its lines are not those of the log that its checkpoint is of")

@@ -127,15 +127,15 @@ def encode(manifest: Manifest, sign: Callable[[bytes], bytes]) -> bytes:
 
 
 def decode(content: bytes, public_key: bytes | None) -> Manifest | None:
-    """None when it is damaged, or was not signed by the keyring of `public_key`; that is not asked where
-    there is no keyring (None)."""
+    """None when it is damaged, spelled otherwise, or was not signed by the keyring of `public_key`; that is not
+    asked where there is no keyring (None)."""
     try:
         members = parse(content)
         signature = octets(members.pop("signature"), 64)
         if public_key is not None and not signature_fits(public_key, signature, spell(members)):
             return None
         manifest = _manifest(members)
-        return manifest if _members(manifest) == members else None
+        return manifest if spell(_members(manifest) | {"signature": b64(signature)}) == content else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 

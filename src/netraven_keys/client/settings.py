@@ -72,21 +72,21 @@ def _columns(reader: _Reader, application: str) -> dict[tuple[str, str], Column]
         at: Path_ = ("targets", number)
         table, column = reader.text((*at, "table")), reader.text((*at, "column"))
         bind = reader.text((*at, "bind"), "column")
-        accept = tuple(target.get("accept") or ())
-        if bind not in ("column", "row") or not set(accept) <= set(ACCEPTED):
+        accept = target.get("accept") or []
+        former = [
+            tuple(reader.text((*at, "was", was, name), "") for name in ("table", "column", "bind"))
+            for was, _ in enumerate(reader.list((*at, "was")))
+        ]
+        declared = isinstance(accept, list) and all(name in ACCEPTED for name in accept)
+        if bind not in ("column", "row") or not declared:
             raise BadConfiguration(f"{reader.document.where(at)}: `bind` or `accept` of this target is not known")
         columns[table, column] = Column(
             key=reader.text((*at, "key"), "credentials"),
             place=Place(application, table, column, bind_row=bind == "row"),
-            accept=accept,
+            accept=tuple(accept),
             former=tuple(
-                Place(
-                    application,
-                    was.get("table") or table,
-                    was.get("column") or column,
-                    bind_row=(was.get("bind") or bind) == "row",
-                )
-                for was in target.get("was") or ()
+                Place(application, was_table or table, was_column or column, bind_row=(was_bind or bind) == "row")
+                for was_table, was_column, was_bind in former
             ),
         )
     return columns

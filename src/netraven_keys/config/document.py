@@ -59,7 +59,7 @@ def read_document(path: Path, world: World, *, lenient: bool = False) -> Documen
 def parse_document(content: bytes, place: str, world: World, *, lenient: bool = False) -> Document:
     try:
         node = yaml.compose(content.decode("utf-8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as problem:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as problem:
         mark = getattr(problem, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         said = getattr(problem, "problem", None)
@@ -111,7 +111,7 @@ class _Reader:
         loader = yaml.SafeLoader("")
         try:
             return loader.construct_object(node)
-        except (yaml.YAMLError, ValueError):
+        except (yaml.YAMLError, ValueError, LookupError, OverflowError):  # as of `!!bool x` and `!!int ""`
             raise self._error(node, "a value that cannot be read") from None
         finally:
             loader.dispose()

@@ -165,9 +165,12 @@ def _paths(settings: Settings) -> list[Finding]:
 
 
 def _device(path: Path) -> int:
-    while not path.exists():
-        path = path.parent
-    return path.stat().st_dev
+    """Of the nearest place that is there and may be looked at."""
+    while True:
+        try:
+            return os.stat(path).st_dev
+        except (OSError, ValueError):
+            path = path.parent
 
 
 def _too_open(directory: Path, allowed: int) -> list[Finding]:

@@ -92,7 +92,7 @@ def lines_of(predicate: Mapping[str, Any], public_key: bytes, origin: str) -> Sp
     try:
         log = predicate["log"]
         span, checkpoint = read_span(log, str(log["checkpoint"]).encode("utf-8"), public_key)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, UnicodeEncodeError, RecursionError):
         raise NotEvidence("it holds no lines of the log") from None
     except NotACheckpoint as problem:
         raise NotEvidence(str(problem)) from None

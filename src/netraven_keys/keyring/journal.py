@@ -56,7 +56,7 @@ def decode(content: bytes, keyring_id: str, key: SecretBytes) -> Journal | None:
             return None
         uses = {int(key_id, 16): int(count) for key_id, count in members["uses"].items()}
         return Journal(keyring_id, uses, dict(members["censuses"]), dict(members["drill"]), dict(members["waits"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

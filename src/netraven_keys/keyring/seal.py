@@ -14,7 +14,7 @@ import base64
 import json
 from dataclasses import dataclass
 
-from netraven_keys.crypto.aead import Aead, AuthenticationFailed
+from netraven_keys.crypto.aead import KEY_SIZE, Aead, AuthenticationFailed
 from netraven_keys.crypto.fields import length_prefixed
 from netraven_keys.crypto.kdf import derive
 from netraven_keys.crypto.secret import SecretBytes
@@ -114,11 +114,20 @@ def seal_reader_content(keyring_id: str, slot_name: str, slot_key: SecretBytes, 
 
 def open_reader_content(keyring_id: str, slot: Slot, slot_key: SecretBytes) -> ReaderContent:
     """Raises CorruptSlot."""
-    members = json.loads(_open_content(keyring_id, slot, slot_key, SlotKind.READER).expose())
-    return ReaderContent(
-        {name: SecretBytes(base64.b64decode(key)) for name, key in members["wrapping_keys"].items()},
-        base64.b64decode(members["signing_key"]),
-    )
+    content = _reader_content(_open_content(keyring_id, slot, slot_key, SlotKind.READER))
+    if content is None:  # raised here and not there: the parser's error holds the whole content
+        raise CorruptSlot(f"slot {slot.name!r} opens with this master key, but its content is not that of a reader")
+    return content
+
+
+def _reader_content(content: SecretBytes) -> ReaderContent | None:
+    try:
+        members = json.loads(content.expose())
+        wrapping = {name: SecretBytes(base64.b64decode(key)) for name, key in members["wrapping_keys"].items()}
+        signing_key = base64.b64decode(members["signing_key"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return ReaderContent(wrapping, signing_key) if all(len(key) == KEY_SIZE for key in wrapping.values()) else None
 
 
 def _open_content(keyring_id: str, slot: Slot, slot_key: SecretBytes, kind: SlotKind) -> SecretBytes:

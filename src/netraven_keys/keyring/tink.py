@@ -82,7 +82,7 @@ def _keyset(members: dict[str, Any]) -> list[ImportedKey]:
         key = _key(entry)
         if key is not None:
             found.append(key)
-    if not found or primary not in {key.key_id for key in found}:
+    if not found or type(primary) is not int or primary not in {key.key_id for key in found}:
         raise UsageError("the keyset has no enabled primary key")
     return sorted(found, key=lambda key: key.key_id == primary)
 

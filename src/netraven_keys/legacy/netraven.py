@@ -145,12 +145,12 @@ class LegacyReader:
         """The JSON form names its key. Raises LegacyKeyMissing, BadTag and MalformedValue."""
         try:
             members = json.loads(value)
-            name, encoded = members["key_id"], members["encrypted_data"]
+            name, encoded = str(members["key_id"]), members["encrypted_data"]
             token = base64.b64decode(encoded, validate=True)
         except (ValueError, KeyError, TypeError, RecursionError):
             raise MalformedValue("the value holds encrypted_data and is not the JSON NetRaven wrote") from None
-        named = self._of_gen1(str(name))
-        if not named and _ENV_NAME.fullmatch(str(name)):
+        named = self._of_gen1(name)
+        if not named and _ENV_NAME.fullmatch(name):
             # The name is of the time it was made; the master key given may be another one's.
             named = self._of_gen1(ENVIRONMENT)
             missing: DecryptionFailed = LegacyKeyMissing("no master key at hand made this value's env key")

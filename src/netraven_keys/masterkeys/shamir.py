@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from netraven_keys.crypto.aead import random_key
 from netraven_keys.crypto.secret import SecretBytes
@@ -16,6 +16,8 @@ from netraven_keys.errors import BadConfiguration, MasterKeyDamaged
 from netraven_keys.masterkeys.generated import GeneratedMasterKey
 
 ORIGIN = "shamir"
+# Each one doubles the work of combining. We write 1; with the 15 that the scheme has room for it takes minutes.
+_MAX_EXPONENT: Final = 5
 
 
 def new_shares(threshold: int, count: int) -> tuple[SecretBytes, list[SecretBytes]]:
@@ -66,10 +68,12 @@ def _library() -> Any:
 
 
 def _share(library: Any, text: str) -> Any:
+    """None of one that is damaged, or would cost more than anything we write."""
     try:
-        return library.Share.from_mnemonic(text)
+        share = library.Share.from_mnemonic(text)
     except library.MnemonicError:
         return None
+    return share if share.iteration_exponent <= _MAX_EXPONENT else None
 
 
 def _combined(library: Any, texts: Sequence[str]) -> bytes | None:

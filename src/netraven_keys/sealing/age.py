@@ -118,7 +118,7 @@ def recipient(key: str) -> Any:
     make = pyrage.ssh.Recipient.from_str if key.startswith("ssh-") else pyrage.x25519.Recipient.from_str
     try:
         return make(key)
-    except pyrage.RecipientError:
+    except (pyrage.RecipientError, UnicodeEncodeError):
         raise BadConfiguration(
             f"`backup.recipients`: {key[:24]!r}... is no public key of age (age1...) or ssh (ssh-ed25519, ssh-rsa)",
             remedy="Copy the public key whole; `age-keygen -y FILE` prints it.",

@@ -139,6 +139,8 @@ def _closed(inst: Installation, keyring: Keyring, name: str, number: int) -> _Cl
             continue
         target, at = str(record.get("target", "")), str(record.get("at", ""))
         rows = record.get("rows") or []
+        if not isinstance(rows, list):
+            continue  # none of ours: `audit verify` names it
         found.rows.update({(target, str(row)): at for row in rows})
         if not rows:
             found.together[target] = at

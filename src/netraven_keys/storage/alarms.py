@@ -44,7 +44,7 @@ class AlarmFile:
                 )
                 for one in members.get("alarms", ())
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return ()
 
     def save(self, alarms: Sequence[Alarm]) -> None:

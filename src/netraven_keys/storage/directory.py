@@ -160,7 +160,7 @@ def _epoch_of(document: bytes) -> int:
     """All that storage reads in a document: its place in the order of saves."""
     try:
         epoch = json.loads(document)["epoch"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise KeyringTampered("the keyring document on disk is damaged") from None
     if type(epoch) is not int:
         raise KeyringTampered("the keyring document on disk is damaged")

@@ -57,5 +57,5 @@ def _read(line: bytes) -> ExposedRow | None:
     try:
         members = json.loads(line)
         return ExposedRow(str(members["target"]), str(members["row"]), str(members["at"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -22,8 +22,8 @@ class Volume:
 def volumes(places: Mapping[str, Path]) -> Iterator[Volume]:
     """What cannot be looked at is left out: the checks of that directory say so."""
     for name, place in places.items():
-        path = next((p for p in (place.absolute(), *place.absolute().parents) if p.exists()), None)
         try:
+            path = next((p for p in (place.absolute(), *place.absolute().parents) if p.exists()), None)
             if path is not None:
                 found = os.statvfs(path)
                 device = path.stat().st_dev

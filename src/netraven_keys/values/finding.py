@@ -21,6 +21,8 @@ _TEXT = re.compile(rb"nrk:v([1-9][0-9]{0,8}):([A-Za-z0-9+/]{8})")
 _FERNET = re.compile(rb"(?<![A-Za-z0-9_+/=-])gAAAA[A-Za-z0-9_-]{60,}")
 _GEN1 = re.compile(re.escape(GEN1_MEMBER.encode()) + rb"|" + re.escape(GEN1_MEMBER.replace('"', '\\"').encode()))
 _OVERLAP = 128
+# What stands before a Fernet token tells whether it is one.
+_BEFORE = 1
 
 
 @dataclass
@@ -32,25 +34,28 @@ class Finder:
     binary: Counter[int] = field(default_factory=Counter)
     legacy: Counter[str] = field(default_factory=Counter)
     _rest: bytes = b""
+    _counted: int = 0
 
     def feed(self, piece: bytes, *, last: bool = False) -> None:
         """What begins in the last few bytes of a piece is counted with the next one."""
         content = self._rest + piece
-        end = len(content) if last else max(0, len(content) - _OVERLAP)
-        self._count(content, end)
-        self._rest = content[end:]
+        end = len(content) if last else max(self._counted, len(content) - _OVERLAP)
+        self._count(content, self._counted, end)
+        kept = max(0, end - _BEFORE)
+        self._rest, self._counted = content[kept:], end - kept
 
-    def _count(self, content: bytes, end: int) -> None:
-        for found in _TEXT.finditer(content):
+    def _count(self, content: bytes, start: int, end: int) -> None:
+        for found in _TEXT.finditer(content, start):
             if found.start() < end:
                 self._one_text(int(found[1]), found[2])
         for shape, pattern in (("fernet", _FERNET), ("gen1-json", _GEN1)):
-            self.legacy[shape] += sum(found.start() < end for found in pattern.finditer(content))
+            self.legacy[shape] += sum(found.start() < end for found in pattern.finditer(content, start))
         for key_id in self.known_ids:
             prefix = tokens.wire_prefix(key_id)
             spellings = (re.escape(prefix), re.escape(prefix.hex().encode()), re.escape(prefix.hex().upper().encode()))
             for spelling in dict.fromkeys(spellings):
-                self.binary[key_id] += sum(found.start() < end for found in re.finditer(spelling, content))
+                found_there = re.compile(spelling).finditer(content, start)
+                self.binary[key_id] += sum(found.start() < end for found in found_there)
 
     def _one_text(self, number: int, start: bytes) -> None:
         wire = binascii.a2b_base64(start)
