@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import sys
 import traceback
@@ -34,6 +33,7 @@ from netraven_keys.cli import (
 from netraven_keys.cli.invocation import common_options
 from netraven_keys.cli.setup_commands import COMPLETION_VARIABLE, PROGRAM
 from netraven_keys.errors import EXIT_STATUS_MEANINGS, NetravenKeysError, UsageError
+from netraven_keys.process import no_core_dump
 
 
 class _ListedByUse(click.Group):
@@ -128,7 +128,7 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def prepare_process() -> None:
     """A private umask, no core dump, and SIGTERM as an interruption."""
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    no_core_dump()
     signal.signal(signal.SIGTERM, _terminated)
 
 

@@ -8,23 +8,21 @@ stdout: four bytes with the length of the passphrase, the passphrase, the conten
 from __future__ import annotations
 
 import ctypes
-import resource
 import signal
 import sys
 from typing import Final
 
+from netraven_keys.process import no_core_dump
+
 DONE: Final = 0
 NOT_OPENED: Final = 10
 _PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
 
 
 def _harden() -> None:
     """No core dump, no reading by other processes, and no life after the parent."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    no_core_dump()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def main(what: str) -> int:
