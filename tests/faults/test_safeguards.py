@@ -10,14 +10,16 @@ import pytest
 
 from netraven_keys.crypto.aead import random_key
 from netraven_keys.crypto.signing import public_key_of, sign
-from netraven_keys.errors import KeyringTampered
-from netraven_keys.keyring import seal
+from netraven_keys.errors import KeyringTampered, TransitionRefused
+from netraven_keys.keyring import seal, transitions
 from netraven_keys.keyring.model import LegacyEntry, Predecessor, Version
 from netraven_keys.keyring.slots import speaks_for, succession
+from netraven_keys.masterkeys import generated
 from netraven_keys.storage import durable
 from netraven_keys.targets.engines import make_engine
 from netraven_keys.targets.epoch_table import EpochTable
-from tests.unit.keyrings import activated, keyring_with
+from tests.site import Site
+from tests.unit.keyrings import BECAUSE, activated, keyring_with, staged
 
 KEYRING = "0" * 32
 SECRET = random_key()
@@ -107,3 +109,38 @@ def test_engines_hide_their_parameters(database_url: str) -> None:
     engine = make_engine(database_url)
     assert engine.hide_parameters
     engine.dispose()
+
+
+def test_values_never_go_to_a_version_below_one_that_was_seen() -> None:
+    owned = staged(keyring_with("a"), "a")
+    seen = owned.keyring.with_key(dataclasses.replace(owned.keyring.key("a"), floor=3))
+    with pytest.raises(TransitionRefused, match="up to v3"):
+        transitions.activate(seen, "a", 1, BECAUSE)
+
+
+def test_a_destroyed_version_has_no_material_left() -> None:
+    owned = activated(activated(keyring_with("a"), "a"), "a")
+    scheduled = transitions.schedule_destruction(owned.keyring, "a", 1, BECAUSE)
+    assert scheduled.key("a").version(1).sealed is not None
+    assert transitions.destroy(scheduled, "a", 1, BECAUSE).key("a").version(1).sealed is None
+
+
+def test_a_keyring_with_a_development_slot_is_not_production_s_whatever_opens_it(sqlite_site: Site) -> None:
+    site = sqlite_site
+    strong = site.directory / "second.key"
+    strong.write_bytes(generated.generate().expose())
+    strong.chmod(0o600)
+    site.settings["master_keys"] = [
+        {"name": "daily", "provider": "env"},
+        {"name": "second", "provider": "file", "path": str(strong)},
+    ]
+    site.write_settings()
+    site.environment |= {"NETRAVEN_ENV": "dev", "NETRAVEN_ENCRYPTION_KEY": "netraven-dev-key"}
+    site.ok("init")
+    site.settings["master_keys"] = site.settings["master_keys"][1:]
+    site.write_settings()
+    site.ok("status")
+    for name in ("NETRAVEN_ENV", "NETRAVEN_ENCRYPTION_KEY"):
+        del site.environment[name]
+    refused = site.run("status")
+    assert (refused.status, "development slot" in refused.err) == (78, True)
