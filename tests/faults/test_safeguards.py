@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from netraven_keys.backups.merge import Conflict, merged
 from netraven_keys.crypto.aead import random_key
 from netraven_keys.crypto.signing import public_key_of, sign
 from netraven_keys.errors import KeyringTampered, TransitionRefused
@@ -19,7 +20,7 @@ from netraven_keys.storage import durable
 from netraven_keys.targets.engines import make_engine
 from netraven_keys.targets.epoch_table import EpochTable
 from tests.site import Site
-from tests.unit.keyrings import BECAUSE, activated, keyring_with, staged
+from tests.unit.keyrings import BECAUSE, activated, keyring_with, staged, with_material
 
 KEYRING = "0" * 32
 SECRET = random_key()
@@ -144,3 +145,10 @@ def test_a_keyring_with_a_development_slot_is_not_production_s_whatever_opens_it
         del site.environment[name]
     refused = site.run("status")
     assert (refused.status, "development slot" in refused.err) == (78, True)
+
+
+def test_a_backup_with_other_bytes_under_one_key_id_is_not_merged() -> None:
+    base = keyring_with("a")
+    present, backup = (with_material(base, "a", 0x10, random_key()) for _ in range(2))
+    with pytest.raises(Conflict, match="other bytes"):
+        merged(present, backup, {}, BECAUSE)
