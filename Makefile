@@ -7,7 +7,7 @@ DIR ?= demo
 # Two processes at most: the tests start databases of their own.
 JOBS ?= 2
 
-.PHONY: help demo test image test-containers faults faults-kill faults-errors faults-power faults-database faults-races faults-states faults-clock faults-fuzz faults-tampering faults-removals reliability check format reference lock clean
+.PHONY: help demo test image test-containers faults faults-kill faults-errors faults-power faults-database faults-races faults-states faults-clock faults-fuzz faults-tampering faults-hygiene faults-removals reliability check format reference lock clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ test-containers: .venv-dev/ready image ## the tests on real containers (as root,
 	@CONTAINERS_CONF=$(CURDIR)/build/containers/containers.conf NETRAVEN_KEYS_TEST_CONTAINERS=1 \
 		$(DEV)/pytest -q -n $(JOBS) tests/container
 
-faults: faults-kill faults-errors faults-power faults-database faults-races faults-states faults-clock faults-fuzz faults-tampering faults-removals reliability ## the long form of the fault tests (hours; SEED= repeats a run)
+faults: faults-kill faults-errors faults-power faults-database faults-races faults-states faults-clock faults-fuzz faults-tampering faults-hygiene faults-removals reliability ## the long form of the fault tests (hours; SEED= repeats a run)
 
 # One file of figures for each kind, as it was last run to its end or its failure.
 LONG = mkdir -p build/faults && rm -f build/faults/$@.jsonl && NETRAVEN_KEYS_FAULTS=long \
@@ -42,11 +42,15 @@ faults-power: .venv-dev/ready ## power lost at every moment
 
 faults-races: .venv-dev/ready ## writers, readers and rotators at once, killed and paused
 	@$(LONG) tests/faults/test_races.py
+
 faults-states: .venv-dev/ready ## any course of events, with what must be so after each
 	@$(LONG) tests/faults/test_states.py
 
 faults-clock: .venv-dev/ready ## clocks that jump by years, at every moment and at their edges
 	@$(LONG) tests/faults/test_clock.py
+
+faults-hygiene: .venv-dev/ready ## every test under a search for its secrets, and an error at each use of one
+	@$(LONG) tests/faults/test_hygiene.py
 
 faults-removals: .venv-dev/ready ## each safeguard taken out of a copy, which must turn a test red
 	@mkdir -p build/faults && rm -f build/faults/$@.jsonl

@@ -17,10 +17,15 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests import canaries
 from tests.site import Site, psycopg_url
 
 CONTAINERS = os.environ.get("NETRAVEN_KEYS_TEST_CONTAINERS") == "1"
 collect_ignore = [] if CONTAINERS else ["container"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(canaries, "canaries")
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +60,7 @@ def postgres_server() -> Iterator[str]:
         yield str(server.get_uri())
     finally:
         server.cleanup()
+        canaries.search_server(directory)
         shutil.rmtree(directory, ignore_errors=True)
 
 

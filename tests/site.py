@@ -24,11 +24,13 @@ from netraven_keys.keyring import codec
 from netraven_keys.keyring.model import Keyring
 from netraven_keys.masterkeys import generated
 from netraven_keys.targets.engines import make_engine
+from tests import canaries
 
 BACKUP_PASSWORD = "a backup password of the tests, long enough"
 # Most tests seal backups for a public key, which takes milliseconds; a passphrase takes seconds and 256 MiB.
 IDENTITY = pyrage.x25519.Identity.generate()
 RECIPIENT = str(IDENTITY.to_public())
+canaries.ALWAYS.add(str(IDENTITY).encode())
 Parameters = Sequence[Mapping[str, Any]]
 
 
@@ -76,6 +78,7 @@ class Site:
             "CONFIG_FILE": str(directory / "key_rotation.yaml"),
         }
         self.write_settings()
+        canaries.site(self)
 
     # --- settings and commands --------------------------------------------------------------------
 
@@ -106,10 +109,17 @@ class Site:
         out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
         err = io.StringIO()
         given = mock.Mock(buffer=io.BytesIO(stdin), isatty=lambda: False)
-        with self.world(), redirect_stdout(out), redirect_stderr(err), mock.patch.object(sys, "stdin", given):
+        with (
+            self.world(),
+            redirect_stdout(out),
+            redirect_stderr(err),
+            mock.patch.object(sys, "stdin", given),
+            canaries.watching(),
+        ):
             status = main(arguments)
         out.flush()
         assert isinstance(out.buffer, io.BytesIO)
+        canaries.printed(arguments, out.buffer.getvalue(), err.getvalue().encode("utf-8", "replace"))
         return Outcome(status, out.buffer.getvalue(), err.getvalue())
 
     def ok(self, *arguments: str, stdin: bytes = b"") -> Outcome:
@@ -120,7 +130,7 @@ class Site:
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """The command line, in a process of its own."""
-        return subprocess.Popen(
+        return canaries.Started(
             [sys.executable, "-m", "netraven_keys", *arguments],
             env=self.process_environment(),
             stdin=subprocess.DEVNULL,
@@ -168,7 +178,10 @@ class Site:
         return self.add_credentials(count, bind=bind)
 
     def add_credentials(self, count: int, *, bind: str = "column", prefix: str = "row") -> dict[str, str]:
-        truth = {f"{prefix}-{os.urandom(6).hex()}": f"secret {number} é🔑" for number in range(count)}
+        truth = {
+            f"{prefix}-{os.urandom(6).hex()}": f"secret {number} é🔑 {os.urandom(6).hex()}" for number in range(count)
+        }
+        canaries.values(truth.values())
         keys = self.client()
         rows = [
             {

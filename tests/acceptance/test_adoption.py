@@ -11,6 +11,11 @@ from cryptography.fernet import Fernet
 
 from tests.site import Site
 
+pytestmark = [
+    pytest.mark.in_clear("keys", "site/old_keys/*", "the predecessor's key files, which are read"),
+    pytest.mark.in_clear("values", "postgresql", "values that were never encrypted are adopted"),
+]
+
 MASTER = "short-master"  # under 16 characters, so that the env_ key's padding is exercised
 NAMED = Fernet.generate_key()
 

@@ -50,6 +50,7 @@ def test_raw_bytes_are_staged_backed_up_and_used(site: Site) -> None:
         assert not path.is_file() or material not in path.read_bytes()
 
 
+@pytest.mark.in_clear("*", "site/keyset.json", "the keyset that is imported")
 def test_what_tink_has_encrypted_opens_once_its_keyset_is_imported(sqlite_site: Site) -> None:
     site = sqlite_site
     site.credentials(1)
@@ -95,6 +96,8 @@ def test_of_a_keyset_with_several_keys_the_primary_is_staged(sqlite_site: Site) 
         assert wire
 
 
+@pytest.mark.in_clear("keys", "site/KEY.bin", "the material that the test wraps")
+@pytest.mark.in_clear("values", "site/KEY.wrapped", "it is ciphertext, and held as a secret all the same")
 def test_material_may_come_wrapped_with_rsa_oaep(sqlite_site: Site) -> None:
     """As openssl wraps it, by the command that is printed."""
     site = sqlite_site
@@ -188,6 +191,7 @@ def test_an_export_needs_a_reason_and_something_to_seal_with(sqlite_site: Site) 
     assert "moving" in text
 
 
+@pytest.mark.in_clear("values", "site/password", "the password's own file")
 def test_an_export_with_a_password_opens_with_it(sqlite_site: Site) -> None:
     site = sqlite_site
     site.credentials(1)

@@ -1,6 +1,8 @@
 """Does the suite bite? Each of these is taken out of a copy of the source, one at a time, and a test must turn red.
 
 python -m tests.faults.removals [NUMBER]...
+
+Where either of two safeguards suffices, the two are taken out together (`also`), and `what` names both.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.faults.form import record
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "netraven_keys"
@@ -26,9 +30,16 @@ class Removal:
     old: str
     new: str
     tests: tuple[str, ...]
+    also: tuple[tuple[str, str], ...] = ()
+
+
+def unasked(what: str, file: str, condition: str, *tests: str) -> Removal:
+    """A check that is never made."""
+    return Removal(what, file, f"if {condition}:\n", "if False:\n", tests)
 
 
 POWER = ("tests/faults/test_power.py",)
+SAFEGUARDS = ("tests/faults/test_safeguards.py",)
 REMOVALS = (
     Removal(
         "fsync of a file that is replaced",
@@ -177,14 +188,511 @@ REMOVALS = (
         "",
         ("tests/integration/test_nothing_untrue.py", "tests/acceptance/test_rotation.py"),
     ),
+    # --- what is written lasts ---
+    Removal(
+        "fsync of a new file",
+        "storage/durable.py",
+        "_write_all(fd, content)\n                os.fsync(fd)\n",
+        "_write_all(fd, content)\n",
+        POWER,
+    ),
+    Removal(
+        "fsync of the directory of a new file",
+        "storage/durable.py",
+        "        sync_directory(path.parent)\n    except FileExistsError:\n",
+        "    except FileExistsError:\n",
+        POWER,
+    ),
+    Removal(
+        "fsync of the directory of a new directory",
+        "storage/durable.py",
+        "            sync_directory(directory.parent)\n",
+        "",
+        POWER,
+    ),
+    Removal(
+        "fsync of the directory before the first line of a log",
+        "audit/log.py",
+        "                durable.sync_directory(self._directory)  # before the first line: "
+        "no line lies in a file without a name\n",
+        "                pass\n",
+        POWER,
+    ),
+    Removal(
+        "the lock around a line of the audit log",
+        "audit/log.py",
+        "            fcntl.flock(fd, fcntl.LOCK_EX)\n",
+        "",
+        ("tests/integration/test_audit_log.py", "tests/integration/test_audit_rotation.py"),
+    ),
+    Removal(
+        "O_EXCL of a new file",
+        "storage/durable.py",
+        "    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC\n",
+        "    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC\n",
+        SAFEGUARDS,
+    ),
+    # --- one writer at a time ---
+    Removal(
+        "the locks of keyring and rotation",
+        "storage/locks.py",
+        "        return _flocked(fd, fcntl.LOCK_EX)\n",
+        "        return True\n",
+        ("tests/contract/test_stores.py",),
+    ),
+    Removal(
+        "a database's epoch only rises",
+        "targets/epoch_table.py",
+        "sa.update(self._table).where(mine, self._table.c.epoch < epoch)",
+        "sa.update(self._table).where(mine)",
+        SAFEGUARDS,
+    ),
+    # --- what a box is bound to ---
+    *(
+        Removal(
+            f"{what} in the associated data of a sealed part",
+            "keyring/seal.py",
+            'length_prefixed("nrk-seal-1", keyring_id, purpose, *place)',
+            f"length_prefixed({left})",
+            SAFEGUARDS,
+        )
+        for what, left in (
+            ("the keyring's id", '"nrk-seal-1", purpose, *place'),
+            ("the place", '"nrk-seal-1", keyring_id, purpose'),
+        )
+    ),
+    Removal(
+        "the purpose of a sealed part, in its key and its associated data",
+        "keyring/seal.py",
+        'length_prefixed("nrk-seal-1", keyring_id, purpose, *place)',
+        'length_prefixed("nrk-seal-1", keyring_id, *place)',
+        SAFEGUARDS,
+        also=(('f"netraven-keys/1/{purpose}"', '"netraven-keys/1"'),),
+    ),
+    *(
+        Removal(
+            f"{what} in the associated data of a version's material",
+            "keyring/seal.py",
+            'MATERIAL, key, str(number), f"{key_id:08x}")\n\n\ndef open_material',
+            f"MATERIAL, {sealing})\n\n\ndef open_material",
+            SAFEGUARDS,
+            also=(('MATERIAL, key, str(version.number), f"{version.key_id:08x}")', f"MATERIAL, {opening})"),),
+        )
+        for what, sealing, opening in (
+            ("the key", 'str(number), f"{key_id:08x}"', 'str(version.number), f"{version.key_id:08x}"'),
+            ("the number", 'key, f"{key_id:08x}"', 'key, f"{version.key_id:08x}"'),
+            ("the key id", "key, str(number)", "key, str(version.number)"),
+        )
+    ),
+    *(
+        Removal(
+            f"{what} in what a master key binds a slot to",
+            "keyring/seal.py",
+            'length_prefixed("nrk-slot-1", keyring_id, slot_name)',
+            f'length_prefixed("nrk-slot-1", {left})',
+            SAFEGUARDS,
+        )
+        for what, left in (("the keyring's id", "slot_name"), ("the slot's name", "keyring_id"))
+    ),
+    Removal(
+        "the associated data under a generated master key",
+        "masterkeys/generated.py",
+        "self._box.seal(key.expose(), associated_data)",
+        'self._box.seal(key.expose(), b"")',
+        ("tests/unit/test_masterkeys.py",),
+        also=(("self._box.open(blob[len(_BLOB) :], associated_data)", 'self._box.open(blob[len(_BLOB) :], b"")'),),
+    ),
+    Removal(
+        "the associated data under a passphrase",
+        "masterkeys/passphrase.py",
+        "seal(key.expose(), head + associated_data)",
+        "seal(key.expose(), head)",
+        ("tests/unit/test_masterkeys.py",),
+        also=(("blob[len(head) :], head + associated_data\n", "blob[len(head) :], head\n"),),
+    ),
+    unasked(
+        "the bounds of a slot's cost",
+        "masterkeys/passphrase.py",
+        "not cost_is_bounded(cost)",
+        "tests/unit/test_masterkeys.py",
+    ),
+    Removal(
+        "the checksum of a generated master key, and that it has one spelling",
+        "masterkeys/generated.py",
+        "    if not hmac.compare_digest(_checksum(body), checksum):\n",
+        "    if False:\n",
+        ("tests/unit/test_masterkeys.py",),
+        also=(('    if not spell(key).same_as(SecretBytes(text.encode("ascii"))):\n', "    if False:\n"),),
+    ),
+    unasked(
+        "one spelling of a value", "crypto/token.py", "text(version, wire_form) != value", "tests/unit/test_token.py"
+    ),
+    # --- signatures, MACs, digests ---
+    unasked(
+        "the signature of a key's successor",
+        "keyring/slots.py",
+        "not signature_fits(mark.signing_key, mark.signature, succession(keyring.keyring_id, present))",
+        *SAFEGUARDS,
+    ),
+    Removal(
+        "which backups a former signing key speaks for",
+        "keyring/slots.py",
+        "            return backup_sha256 in mark.backups\n",
+        "            return True\n",
+        SAFEGUARDS,
+    ),
+    unasked(
+        "a backup's signature",
+        "backups/document.py",
+        "not signature_fits(public_key, signature, spell(members))",
+        "tests/unit/test_backup_document.py",
+    ),
+    unasked(
+        "a backup's clear keys against its sealed ones",
+        "backups/document.py",
+        'members["keys"] != [_key_out(owned, key) for key in keyring.keys]',
+        "tests/unit/test_backup_document.py",
+    ),
+    unasked(
+        "a checkpoint's key",
+        "audit/checkpoint.py",
+        "not ours",
+        "tests/unit/test_checkpoints.py",
+    ),
+    unasked(
+        "a log's lines are numbered",
+        "audit/examine.py",
+        "seq != number",
+        "tests/unit/test_examine.py",
+    ),
+    # --- what may become of a version ---
+    unasked(
+        "which state may follow which",
+        "keyring/transitions.py",
+        "to not in ALLOWED[version.state]",
+        "tests/unit/test_transitions.py",
+    ),
+    unasked(
+        "values never go to a lower version",
+        "keyring/transitions.py",
+        "newest is not None and number < newest.number",
+        "tests/unit/test_transitions.py",
+    ),
+    unasked(
+        "nor to one below what was seen",
+        "keyring/transitions.py",
+        "version.state is S.PRE_ACTIVE and number <= key.floor",
+        *SAFEGUARDS,
+    ),
+    unasked(
+        "a key id of its own",
+        "keyring/transitions.py",
+        "key_id >> 4 in taken or not 0 < key_id < 2**32",
+        "tests/unit/test_transitions.py",
+    ),
+    Removal(
+        "a destroyed version's material goes",
+        "keyring/transitions.py",
+        "key.with_version(replace(gone, sealed=None))",
+        "key.with_version(gone)",
+        SAFEGUARDS,
+    ),
+    # --- gates of destruction ---
+    unasked(
+        "only what is old is destroyed",
+        "rotation/destruction.py",
+        "version.state not in OLD",
+        "tests/integration/test_destroy.py",
+        "-k",
+        "used_or_staged",
+    ),
+    unasked(
+        "somebody says how long dumps are kept",
+        "rotation/destruction.py",
+        "policy.data_backups_kept_days is None",
+        "tests/integration/test_destroy.py",
+        "-k",
+        "without_knowing",
+    ),
+    unasked(
+        "the wait without a value",
+        "rotation/destruction.py",
+        "wait.empty < needed",
+        "tests/integration/test_destroy.py",
+        "-k",
+        "waited_for and sqlite or automatically",
+    ),
+    unasked(
+        "the wait once scheduled",
+        "rotation/destruction.py",
+        "version.state is State.DESTROY_SCHEDULED and wait.scheduled < timedelta(days=policy.destroy_after_days)",
+        "tests/integration/test_destroy.py",
+        "-k",
+        "for_long_before",
+    ),
+    unasked(
+        "a value begins the waiting anew",
+        "rotation/destruction.py",
+        "values",
+        "tests/integration/test_destroy.py",
+        "-k",
+        "no_clock or straggler and sqlite",
+    ),
+    Removal(
+        "a clock that jumps destroys nothing",
+        "rotation/destruction.py",
+        "min(max(now - self.seen_at, _NONE), _LONGEST_STEP)",
+        "now - self.seen_at",
+        (
+            "tests/integration/test_destroy.py",
+            "-k",
+            "no_clock or jumps",
+        ),
+    ),
+    unasked(
+        "no value under it",
+        "service/destroy.py",
+        "count",
+        "tests/integration/test_destroy.py",
+        "-k",
+        "each_place and sqlite or quarantine",
+    ),
+    unasked(
+        "a target that shows it",
+        "service/destroy.py",
+        "not targets",
+        "tests/integration/test_destroy.py",
+        "-k",
+        "cannot_be_shown",
+    ),
+    Removal(
+        "targets that are not declared any more",
+        "service/destroy.py",
+        ", *_not_looked_at(inst, owned, name)]",
+        "]",
+        (
+            "tests/integration/test_destroy.py",
+            "-k",
+            "cannot_be_shown",
+        ),
+    ),
+    Removal(
+        "the search of what no target declares",
+        "service/destroy.py",
+        "        blockers += _undeclared(inst, name, number)\n",
+        "",
+        (
+            "tests/integration/test_destroy.py",
+            "-k",
+            "each_place and sqlite",
+        ),
+    ),
+    Removal(
+        "a verified backup before a destruction",
+        "service/destroy.py",
+        "        blockers += _backed_up(inst, owned)\n",
+        "",
+        (
+            "tests/integration/test_destroy.py",
+            "-k",
+            "cannot_be_shown",
+        ),
+    ),
+    Removal(
+        "no destruction while a rotation is unfinished",
+        "service/destroy.py",
+        "[*_rotation(key), *_values",
+        "[*_values",
+        (
+            "tests/integration/test_destroy.py",
+            "-k",
+            "cannot_be_shown",
+        ),
+    ),
+    unasked(
+        "the reason of a destruction",
+        "service/destroy.py",
+        "not reason.strip()",
+        "tests/integration/test_destroy.py",
+        "-k",
+        "asks_for",
+    ),
+    Removal(
+        "the key's name to confirm",
+        "service/destroy.py",
+        '    if confirmed != name:\n        raise ConfirmationMissing(\n            f"destroying',
+        '    if False:\n        raise ConfirmationMissing(\n            f"destroying',
+        (
+            "tests/integration/test_destroy.py",
+            "-k",
+            "asks_for",
+        ),
+    ),
+    Removal(
+        "waiting before it is erased by hand",
+        "service/destroy.py",
+        "    elif not report.waiting:\n",
+        "    else:\n",
+        (
+            "tests/integration/test_destroy.py",
+            "-k",
+            "by_hand",
+        ),
+    ),
+    # --- restoring ---
+    unasked(
+        "other bytes under one key id",
+        "backups/merge.py",
+        "not ours.same_as(seal.open_material(backup.sealer(name), name, old))",
+        *SAFEGUARDS,
+    ),
+    unasked(
+        "another version under one number",
+        "backups/merge.py",
+        "(mine is not None and mine.key_id != version.key_id) or owner not in (None, (old.name, version.number))",
+        "tests/acceptance/test_restore.py",
+    ),
+    # --- start-up ---
+    unasked(
+        "no development slot in production",
+        "service/keyring_access.py",
+        "inst.production and development",
+        *SAFEGUARDS,
+    ),
+    unasked(
+        "no new keyring over an audit log",
+        "service/keyring_access.py",
+        "known",
+        "tests/acceptance/test_errors.py",
+        "-k",
+        "gone",
+    ),
+    unasked(
+        "a keyring signed by a former key",
+        "service/keyring_access.py",
+        "recorded and fingerprint(keyring.signing_key) not in recorded",
+        "tests/acceptance/test_master.py",
+    ),
+    unasked(
+        "secrets that everybody knows", "config/secrets.py", "is_known_secret(secret)", "tests/unit/test_settings.py"
+    ),
+    unasked(
+        "secrets that are short", "config/secrets.py", "len(secret) < MIN_PASSPHRASE", "tests/unit/test_settings.py"
+    ),
+    unasked(
+        "secrets of few characters",
+        "config/secrets.py",
+        "len(set(secret)) < MIN_DISTINCT",
+        "tests/unit/test_settings.py",
+    ),
+    unasked("a secret given twice", "config/world.py", "value and file is not None", "tests/unit/test_settings.py"),
+    unasked(
+        "a secret file that others may write",
+        "config/world.py",
+        "stat.S_ISREG(status.st_mode) and status.st_mode & 0o022",
+        "tests/unit/test_settings.py",
+    ),
+    unasked(
+        "a key directory that is open to others",
+        "storage/directory.py",
+        "mode & (0o027 if self._group_may_read else 0o077)",
+        "tests/contract/test_stores.py",
+    ),
+    unasked(
+        "a file that is open to others",
+        "storage/durable.py",
+        "status.st_mode & (0o027 if group_may_read else 0o077)",
+        "tests/contract/test_stores.py",
+    ),
+    unasked(
+        "a file of two names, a pipe, a device",
+        "storage/durable.py",
+        "not stat.S_ISREG(status.st_mode) or status.st_nlink > 1",
+        "tests/contract/test_stores.py",
+    ),
+    # --- reading ---
+    unasked(
+        "a value under another key",
+        "values/reading.py",
+        "key.name != self._key.name",
+        "tests/unit/test_reading.py",
+    ),
+    unasked(
+        "a label that does not fit",
+        "values/reading.py",
+        "token.version is not None and token.version != version.number",
+        "tests/unit/test_reading.py",
+    ),
+    unasked(
+        "a version that may not decrypt",
+        "values/reading.py",
+        "version.state not in self._decrypts",
+        "tests/unit/test_reading.py",
+    ),
+    unasked(
+        "plaintext where it is not accepted",
+        "values/reading.py",
+        "PLAINTEXT not in self._accept",
+        "tests/unit/test_reading.py",
+    ),
+    unasked(
+        "an application's keyring does not go back",
+        "client/keyring.py",
+        "after.epoch < before.epoch",
+        "tests/integration/test_client.py",
+    ),
+    unasked(
+        "an application's keyring stays the same one",
+        "client/keyring.py",
+        "after.keyring_id != before.keyring_id",
+        "tests/integration/test_client.py",
+    ),
+    # --- secrets ---
+    Removal(
+        "a process that is not dumpable",
+        "process.py",
+        "    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)\n",
+        "",
+        ("tests/faults/test_hygiene.py", "-k", "dumped"),
+    ),
+    Removal(
+        "a hook's environment of its own",
+        "hooks/programs.py",
+        "env=dict(environment),",
+        "env=None,",
+        ("tests/faults/test_hygiene.py", "-k", "operator"),
+    ),
+    Removal(
+        "a secret's repr",
+        "crypto/secret.py",
+        'return f"<SecretBytes, {len(self._value)} bytes>"',
+        "return repr(self._value)",
+        ("tests/unit/test_secret.py",),
+    ),
+    Removal(
+        "a secret is not pickled",
+        "crypto/secret.py",
+        '        raise TypeError("a secret cannot be pickled or copied")\n',
+        "        return (SecretBytes, (self._value,))  # type: ignore\n",
+        ("tests/unit/test_secret.py",),
+    ),
+    Removal(
+        "parameters of statements are hidden",
+        "targets/engines.py",
+        "create_engine(url, hide_parameters=True, ",
+        "create_engine(url, ",
+        SAFEGUARDS,
+    ),
 )
 
 
 def applied(removal: Removal, copy: Path) -> None:
     path = copy / "netraven_keys" / removal.file
     text = path.read_text()
-    assert text.count(removal.old) == 1, f"{removal.what}: {text.count(removal.old)} places in {removal.file}"
-    path.write_text(text.replace(removal.old, removal.new))
+    for old, new in ((removal.old, removal.new), *removal.also):
+        assert text.count(old) == 1, f"{removal.what}: {text.count(old)} places in {removal.file}"
+        text = text.replace(old, new)
+    path.write_text(text)
 
 
 def caught(removal: Removal) -> bool:
@@ -202,7 +710,8 @@ def caught(removal: Removal) -> bool:
 def main(chosen: list[str]) -> int:
     numbers = [int(number) for number in chosen] or range(len(REMOVALS))
     missed = [REMOVALS[number] for number in numbers if not _said(number)]
-    print(f"{len(list(numbers)) - len(missed)} of {len(list(numbers))} removals caught")
+    tried = len(list(numbers))
+    record("removal", "all", {"tried": tried, "caught": tried - len(missed)})
     return 1 if missed else 0
 
 

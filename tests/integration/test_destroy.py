@@ -14,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netraven_keys import wiring
+from netraven_keys.audit.events import VersionStaged
 from netraven_keys.config.settings import load_settings
 from netraven_keys.config.world import World
 from netraven_keys.errors import DestroyedVersion, NetravenKeysError
+from netraven_keys.keyring import transitions
 from netraven_keys.rotation.destruction import Wait, wait_from
 from netraven_keys.service.installation import Installation
+from netraven_keys.service.keyring_access import because, change_keyring
 from netraven_keys.service.scheduled_run import RunResult
 from netraven_keys.service.scheduler import run_once
 from netraven_keys.testing.clock import ManualClock
@@ -162,6 +165,34 @@ def test_it_asks_for_a_reason_and_for_the_key_s_name(sqlite_site: Site) -> None:
     unconfirmed = site.run("destroy", "credentials", "v1", "--reason", "x")
     assert (unconfirmed.status, "--confirm credentials" in unconfirmed.err) == (4, True)
     assert state(site) == "deactivated"
+
+
+def test_what_cannot_be_shown_stands_in_the_way(sqlite_site: Site) -> None:
+    """No backup, no target, a target that was counted once, and work that is not done."""
+    site = with_policy(sqlite_site)
+    site.credentials(2)
+    site.ok(*FORCE)
+    assert blockers(site) == []
+    backups = site.directory / "backups"
+    backups.rename(site.directory / "away")
+    backups.mkdir(mode=0o700)
+    assert blockers(site) == ["there is no verified backup of this keyring"]
+    backups.rmdir()
+    (site.directory / "away").rename(backups)
+    targets, site.settings["targets"] = site.settings["targets"], []
+    site.write_settings()
+    found = "\n".join(blockers(site))
+    assert "no target is declared for the key" in found
+    assert "was counted before and is not declared any more" in found
+    site.settings["targets"] = targets
+    site.write_settings()
+    with Weeks(site).opened() as inst:
+        change_keyring(
+            inst,
+            VersionStaged("credentials", "test", for_rotation=True),
+            lambda owned: transitions.begin_rotation(owned.keyring, "credentials", 2, because(inst, "test")),
+        )
+    assert blockers(site) == ["the rotation to v2 is unfinished"]
 
 
 # --- the way there --------------------------------------------------------------------------------
@@ -312,6 +343,20 @@ def test_by_hand_once_the_waiting_is_over(sqlite_site: Site) -> None:
     assert "waits: " in early.text
     assert state(site) == "destroy-scheduled"
     weeks.weeks(1)
+    assert state(site) == "destroyed"
+
+
+def test_having_been_empty_for_long_before_does_not_shorten_the_days_once_it_is_scheduled(sqlite_site: Site) -> None:
+    site = with_policy(sqlite_site, after=7)
+    site.credentials(1)
+    site.ok(*FORCE)
+    weeks = Weeks(site)
+    weeks.run()
+    weeks.weeks(3)
+    site.ok(*DESTROY)
+    assert "it has been scheduled for 0 days" in site.ok(*DESTROY).text
+    assert state(site) == "destroy-scheduled"
+    weeks.weeks(2)
     assert state(site) == "destroyed"
 
 

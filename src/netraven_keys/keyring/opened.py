@@ -84,11 +84,10 @@ class OwnedKeyring(OpenedKeyring):
     """Opened by an owner slot: holds the root key, and can sign a changed keyring."""
 
     def __init__(self, keyring: Keyring, root: SecretBytes, slot: Slot) -> None:
+        super().__init__(keyring, {}, slot)  # first, so that it can be printed in whatever state an error leaves it
         self._root = seal.Sealer(keyring.keyring_id, root)
-        wrapping = {
-            key.name: self._root.open(key.sealed_wrapping_key, seal.WRAPPING_KEY, key.name) for key in keyring.keys
-        }
-        super().__init__(keyring, wrapping, slot)
+        for key in keyring.keys:
+            self._wrapping[key.name] = self._root.open(key.sealed_wrapping_key, seal.WRAPPING_KEY, key.name)
 
     @property
     def root(self) -> seal.Sealer:
