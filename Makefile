@@ -66,7 +66,7 @@ faults-tampering: .venv-dev/ready ## every bit flipped, every length
 	@$(LONG) tests/faults/test_tampering.py
 
 reliability: .venv-dev/ready ## write docs/reliability.md from the tests and the figures of the last long runs
-	$(DEV)/python scripts/reliability.py
+	PYTHONPATH=. $(DEV)/python scripts/reliability.py
 
 check: .venv-dev/ready ## format, lint, types, import contracts, generated pages, Dockerfiles
 	$(DEV)/ruff format --check
@@ -74,6 +74,7 @@ check: .venv-dev/ready ## format, lint, types, import contracts, generated pages
 	$(DEV)/mypy
 	$(DEV)/lint-imports
 	$(DEV)/python scripts/reference.py --check
+	PYTHONPATH=. $(DEV)/python scripts/reliability.py --check
 	$(DEV)/hadolint --failure-threshold warning docker/key-rotation.Dockerfile examples/application/Dockerfile
 
 format: .venv-dev/ready ## format the code and mend what the linter can mend

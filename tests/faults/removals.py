@@ -650,7 +650,7 @@ REMOVALS = (
     # --- secrets ---
     Removal(
         "a process that is not dumpable",
-        "process.py",
+        "hardening.py",
         "    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)\n",
         "",
         ("tests/faults/test_hygiene.py", "-k", "dumped"),

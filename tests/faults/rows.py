@@ -118,7 +118,12 @@ ROWS: tuple[Row, ...] = (
     Row("C1", "two rotations on one host", "one runs, the other says who does"),
     Row("C2", "one of two rotations is paused and wakes up", "it writes nothing over what the other did"),
     Row("C3", "a batch takes very long", "the lock has no end of its own, so nobody takes it for dead"),
-    Row("C4", "somebody else gives the lock back", "impossible: it belongs to the process that holds it"),
+    Row(
+        "C4",
+        "somebody else gives the lock back",
+        "impossible: it belongs to the process that holds it",
+        "the lock is the kernel's own (flock); there is no call that gives back another process's",
+    ),
     Row("C5", "a person and the scheduler rotate at once", "one version is made; the other is busy"),
     Row(
         "C6", "backup, restore, import, destroy during a rotation", "each one whole or refused; the rotation ends well"
@@ -128,7 +133,12 @@ ROWS: tuple[Row, ...] = (
     Row("C9", "a reader reads while the keyring is replaced", "it sees the old one or the new one"),
     Row("C10", "a flood of key ids that nobody knows", "each is refused without reading the keyring again"),
     Row("C11", "a process forks with an open keyring", "both go on, and no nonce is used twice"),
-    Row("C12", "a thread or task ends in mid encryption", "nothing half done is left behind"),
+    Row(
+        "C12",
+        "a thread or task ends in mid encryption",
+        "nothing half done is left behind",
+        "encrypting is one call in memory, which keeps and writes nothing that could be half done",
+    ),
     Row(
         "C13",
         "an application is older than the service's format",

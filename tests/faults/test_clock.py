@@ -138,7 +138,7 @@ def _planned(timetable: Timetable, after: datetime, until: datetime) -> list[dat
 # --- jumps ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("D1", "D2", "D3", "D7")
+@pytest.mark.fault("C15", "D1", "D2", "D3", "D7")
 def test_years_forwards_and_back_between_runs_destroy_nothing_early_and_make_no_storm(sqlite_site: Site) -> None:
     """Old versions go by themselves here, after 35 days without a value; a jump is worth eight of them at most."""
     chance = random.Random(f"{SEED}-between")

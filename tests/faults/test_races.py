@@ -56,7 +56,7 @@ def test_writers_readers_and_rotators_killed_and_paused(site: Site, tmp_path: Pa
 COMPROMISE = ("compromise", "credentials", "v1", "--reason", "race")
 
 
-@pytest.mark.fault("A26", "C1")
+@pytest.mark.fault("A26", "C1", "C2", "C3")
 @pytest.mark.parametrize("second", [("rotate",), COMPROMISE], ids=["rotate", "compromise"])
 def test_two_rotators_paused_and_continued_at_any_point(second: tuple[str, ...], site: Site) -> None:
     """The first stops at a point, the second at one of its own; then the first goes on, and then the second."""
