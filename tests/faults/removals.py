@@ -194,14 +194,14 @@ REMOVALS = (
         "storage/durable.py",
         "_write_all(fd, content)\n                os.fsync(fd)\n",
         "_write_all(fd, content)\n",
-        POWER,
+        SAFEGUARDS,
     ),
     Removal(
         "fsync of the directory of a new file",
         "storage/durable.py",
         "        sync_directory(path.parent)\n    except FileExistsError:\n",
         "    except FileExistsError:\n",
-        POWER,
+        SAFEGUARDS,
     ),
     Removal(
         "fsync of the directory of a new directory",
@@ -566,12 +566,6 @@ REMOVALS = (
         "tests/acceptance/test_errors.py",
         "-k",
         "gone",
-    ),
-    unasked(
-        "a keyring signed by a former key",
-        "service/keyring_access.py",
-        "recorded and fingerprint(keyring.signing_key) not in recorded",
-        "tests/acceptance/test_master.py",
     ),
     unasked(
         "secrets that everybody knows", "config/secrets.py", "is_known_secret(secret)", "tests/unit/test_settings.py"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -104,6 +106,13 @@ def test_a_new_file_does_not_replace_one(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         durable.write_new(tmp_path / "a", b"second")
     assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_a_new_file_is_synced_and_then_its_name(tmp_path: Path) -> None:
+    synced: list[str] = []
+    with mock.patch.object(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}"))):
+        durable.write_new(tmp_path / "a", b"content")
+    assert synced == [str(tmp_path / "a"), str(tmp_path)]
 
 
 def test_engines_hide_their_parameters(database_url: str) -> None:
