@@ -504,6 +504,7 @@ def all_errors(
 ELSEWHERE = {
     "destruction_blocked": "tests/integration/test_destroy.py: values are under it",
     "restore_conflict": "tests/acceptance/test_restore.py: two versions of one number",
+    "restore_revives": "tests/integration/test_destroy.py: the record knows of a destruction",
     "busy": "tests/acceptance/test_errors.py::test_a_second_rotation_is_busy",
     "epoch_conflict": "tests/contract/test_stores.py: the lock keeps commands from meeting it",
     "target_unreadable": "tests/acceptance/test_bad_rows.py, on PostgreSQL",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -388,6 +389,35 @@ def test_a_backup_that_still_holds_it_brings_it_not_back(site: Site) -> None:
 
 
 @pytest.mark.fault("I8")
+@pytest.mark.fault("H5", "I8", "I9")
+def test_what_is_on_record_stays_so_where_the_keyring_is_lost(sqlite_site: Site) -> None:
+    """The backup is of before the destruction and before the leak; the audit log is of after them."""
+    site = with_policy(sqlite_site)
+    truth = site.credentials(3)
+    old = site.values()
+    site.ok(*FORCE)
+    expect, file = fingerprint(site), taken_away(site, newest(site))
+    weeks = Weeks(site)
+    weeks.run()
+    site.ok(*DESTROY)
+    weeks.weeks(3)
+    assert state(site) == "destroyed"
+    site.ok("compromise", "credentials", "v2", "--reason", "laptop")
+    for name in ("keys", "backups"):
+        shutil.rmtree(site.directory / name)
+    row = next(iter(old))
+    now = site.values()[row]
+    site.execute("UPDATE credentials SET password = :v WHERE id = :i", [{"v": old[row], "i": row}])
+    refused = restore(site, file, "--expect", expect)
+    assert (refused.status, "v1 was destroyed, as the audit log records" in refused.err) == (4, True)
+    assert not (site.keys / "keyring.json").exists()
+    site.execute("UPDATE credentials SET password = :v WHERE id = :i", [{"v": now, "i": row}])
+    assert "v1 stays destroyed" in restore(site, file, "--expect", expect).text
+    assert (state(site), state(site, 2)) == ("destroyed", "compromised")
+    assert site.keyring().key("credentials").version(1).sealed is None
+    assert len(truth) == len(site.values())
+
+
 def test_it_goes_from_backups_when_that_is_asked_for(sqlite_site: Site) -> None:
     site = with_policy(sqlite_site, after=7)
     truth = site.credentials(3)

@@ -38,6 +38,16 @@ class Conflict(Refused):
     )
 
 
+class Revived(Refused):
+    """A version that was destroyed would come back, because something still needs it."""
+
+    code = "restore_revives"
+    default_remedy = (
+        "If these values are to be read again after all, move the audit log and its checkpoints away (and keep them), "
+        "restore again, and rotate at once. Else remove the values."
+    )
+
+
 @dataclass(frozen=True)
 class Seen:
     """What the targets hold of a key: values by version number, and the highest number on any value."""
@@ -73,6 +83,46 @@ def merged(
         done += lines
     keyring, more = _with_what_is_seen(keyring, seen, because)
     return keyring, done + more
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Versions, as key and number, that the audit log says were destroyed or compromised."""
+
+    destroyed: frozenset[tuple[str, int]] = frozenset()
+    compromised: frozenset[tuple[str, int]] = frozenset()
+
+
+def as_recorded(
+    keyring: Keyring, recorded: Recorded, seen: Mapping[str, Seen], because: Because
+) -> tuple[Keyring, list[str]]:
+    """With what is on record done again, where backup and keyring are from before it. Raises Revived."""
+    done: list[str] = []
+    for key in keyring.keys:
+        for version in key.versions:
+            name, number = key.name, version.number
+            if (name, number) in recorded.destroyed and version.state is not S.DESTROYED:
+                if seen.get(name, NOTHING_SEEN).values.get(number, 0):
+                    raise Revived(f"{name} v{number} was destroyed, as the audit log records, and values are under it")
+                for state in _way_out(version.state):
+                    version = transitions.moved(name, version, state, because)
+                keyring = keyring.with_key(keyring.key(name).with_version(replace(version, sealed=None)))
+                done.append(f"{name}: v{number} stays destroyed, as the audit log records")
+            elif (name, number) in recorded.compromised and not (
+                version.was_compromised or version.state is S.DESTROYED
+            ):
+                keyring = transitions.compromise(keyring, name, number, because, replacement=None)
+                done.append(f"{name}: v{number} is compromised, as the audit log records")
+    return keyring, done
+
+
+def _way_out(state: State) -> tuple[State, ...]:
+    """From any state to the last one, in the steps that are allowed."""
+    if state is S.DESTROY_SCHEDULED:
+        return (S.DESTROYED,)
+    if state in (S.DEACTIVATED, S.COMPROMISED):
+        return (S.DESTROY_SCHEDULED, S.DESTROYED)
+    return (S.DEACTIVATED, S.DESTROY_SCHEDULED, S.DESTROYED)
 
 
 def _counted(key: NamedKey) -> str:

@@ -9,11 +9,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from netraven_keys.audit.events import KeyringRestored
+from netraven_keys.audit.events import KeyringRestored, VersionCompromised, VersionDestroyed
 from netraven_keys.backups import document as documents
 from netraven_keys.backups.document import Contents
 from netraven_keys.backups.manifest import Manifest
-from netraven_keys.backups.merge import Seen, alone, merged
+from netraven_keys.backups.merge import Recorded, Seen, alone, as_recorded, merged
 from netraven_keys.errors import (
     ConfirmationMissing,
     DecryptionFailed,
@@ -83,7 +83,7 @@ def open_backup(inst: Installation, sealed: bytes) -> tuple[Contents, str]:
 
 
 def decide(inst: Installation, contents: Contents, sha256: str, request: Request) -> Decided:
-    """Changes nothing. Raises Conflict, Refused, TargetUnavailable, UnknownTarget, and what opening a keyring
+    """Changes nothing. Raises Conflict, Revived, Refused, TargetUnavailable, UnknownTarget, and what opening a keyring
     that is there raises."""
     backup = contents.owned
     targets = _reachable(inst, request.without)
@@ -93,16 +93,27 @@ def decide(inst: Installation, contents: Contents, sha256: str, request: Request
     manifests = _manifests(inst, backup.keyring, present)
     seen = {key.name: _seen(inst, targets, backup, key, present, manifests) for key in backup.keyring.keys}
     highest = _highest_epoch(inst, backup.keyring, present, request.without)
+    recorded = _recorded(inst, backup.keyring.keyring_id)
     if present is not None:
         keyring, lines = merged(present, backup, seen, why)
-        lines += _rolled_back(present.keyring, highest)
+        keyring, more = as_recorded(keyring, recorded, seen, why)
+        lines += more + _rolled_back(present.keyring, highest)
         changed = None if keyring == present.keyring and highest <= present.keyring.epoch else keyring
         return Decided(contents, sha256, True, present, changed, present.keyring.epoch, highest, tuple(lines))
     keyring, lines = alone(backup, seen, why)
+    keyring, more = as_recorded(keyring, recorded, seen, why)
+    lines += more
     owned, added = _with_present_master_key(inst, backup.owned(keyring))
     made = f"{backup.keyring.created_at:%Y-%m-%d}"
     added += [f"slot {s.name}: {s.kind}, as the backup of keyring {made} has it" for s in backup.keyring.slots]
     return Decided(contents, sha256, False, owned, owned.keyring, 0, highest, (*lines, *added))
+
+
+def _recorded(inst: Installation, keyring_id: str) -> Recorded:
+    def versions(event: str) -> frozenset[tuple[str, int]]:
+        return frozenset((str(r.get("key")), int(r.get("version", 0))) for r in inst.audit.done(event, keyring_id))
+
+    return Recorded(versions(VersionDestroyed.name), versions(VersionCompromised.name))
 
 
 def _rolled_back(keyring: Keyring, highest: int) -> list[str]:
