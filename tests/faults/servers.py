@@ -49,9 +49,19 @@ def until(is_so: Callable[[], Any]) -> None:
         time.sleep(0.02)
 
 
+def _environment() -> dict[str, str]:
+    """A server may be started while a command runs, which has its master key in this process's environment."""
+    return {name: value for name, value in os.environ.items() if "NETRAVEN" not in name}
+
+
 def run(program: str, *arguments: str) -> None:
     done = subprocess.run(
-        [str(_binaries() / program), *arguments], capture_output=True, user=USER, cwd="/", check=False
+        [str(_binaries() / program), *arguments],
+        capture_output=True,
+        user=USER,
+        cwd="/",
+        env=_environment(),
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
 
@@ -129,6 +139,7 @@ class Server:
             return subprocess.Popen(
                 ["sh", "-c", f'ulimit -S -f {limit} && exec "$@"', "sh", *command, *settings],
                 stdin=subprocess.DEVNULL,
+                env=_environment(),
                 stdout=log,
                 stderr=log,
                 user=USER,

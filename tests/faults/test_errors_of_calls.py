@@ -26,6 +26,7 @@ def _tried(calls: range, chance: random.Random) -> list[tuple[int, int]]:
 
 
 @pytest.mark.fault("A9", "A10", "A11", "A12", "A13", "A14", "A16", "A23", "G2", "H11", "J4")
+@pytest.mark.in_clear("keys", "*/material", "the material that is imported")
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_a_call_that_fails_is_said_and_nothing_is_lost(scenario: Scenario, sqlite_site: Site) -> None:
     site, chance = sqlite_site, random.Random(f"{SEED}-{scenario.name}")
@@ -56,6 +57,7 @@ def test_a_call_that_fails_is_said_and_nothing_is_lost(scenario: Scenario, sqlit
 
 
 @pytest.mark.fault("A13")
+@pytest.mark.in_clear("keys", "*/material", "the material that is imported")
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_what_is_interrupted_goes_on(scenario: Scenario, site: Site, killer: Killer) -> None:
     """Signals all the time: no call is given up, and none is done twice."""

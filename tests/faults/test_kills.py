@@ -17,6 +17,7 @@ DEEP = 3
 
 
 @pytest.mark.fault("A2", "A3", "A6", "A17", "A18", "A20", "A21", "A22", "A28", "B1", "G1", "H4", "J11")
+@pytest.mark.in_clear("keys", "*/material", "the material that is imported")
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_killed_at_a_point_it_resumes(scenario: Scenario, site: Site, killer: Killer) -> None:
     chance = random.Random(f"{SEED}-{scenario.name}")

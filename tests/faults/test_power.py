@@ -144,6 +144,7 @@ def moments(count: int, chance: random.Random) -> Sequence[int]:
 
 
 @pytest.mark.fault("A7", "A8", "A20", "A21", "A28", "G1", "J3", "J11")
+@pytest.mark.in_clear("keys", "*/material", "the material that is imported")
 @no_waiting()
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_power_may_go_at_any_moment(scenario: Scenario, sqlite_site: Site, sqlite_url: str) -> None:
