@@ -197,7 +197,7 @@ class Started(subprocess.Popen[bytes]):
 def _of_site(installation: Installation) -> None:
     """The secrets in its environment, and, where that opens its keyring, every key in it."""
     for name, value in installation.environment.items():
-        if "KEY" not in name and "PASSWORD" not in name:
+        if name.endswith("_PATH") or ("KEY" not in name and "PASSWORD" not in name):
             continue
         if name.endswith("_FILE"):
             with contextlib.suppress(OSError):

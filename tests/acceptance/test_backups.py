@@ -324,6 +324,7 @@ def verified(site: Site, *options: str) -> Outcome:
 
 
 @pytest.mark.fault("G6")
+@pytest.mark.in_clear("values", "site/password", "the password's own file")
 def test_verify_opens_with_what_it_is_given(sqlite_site: Site) -> None:
     site = with_password(sqlite_site, recipients=True)
     site.credentials(1)
