@@ -4,8 +4,8 @@ RUN := .venv/bin
 DEV := .venv-dev/bin
 ROWS ?= 2000
 DIR ?= demo
-# Two processes at most: the tests start databases of their own.
-JOBS ?= 2
+# The tests start databases of their own, and wait for them more than they compute.
+JOBS ?= 3
 
 .PHONY: help demo test image test-containers faults faults-kill faults-errors faults-power faults-database faults-races faults-states faults-clock faults-fuzz faults-tampering faults-hygiene faults-removals reliability check format reference lock clean
 

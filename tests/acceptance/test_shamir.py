@@ -15,6 +15,11 @@ from netraven_keys.keyring.opened import open_document
 from netraven_keys.masterkeys import shamir
 from tests.site import Site
 
+pytestmark = [
+    pytest.mark.in_clear("values", "what `master add` printed", "shares are shown once"),
+    pytest.mark.in_clear("values", "site/shares", "the shares that somebody typed in"),
+]
+
 
 def added(site: Site, wanted: str = "3-of-5", *options: str) -> list[str]:
     found: list[str] = site.ok("master", "add", "break-glass", "--shamir", wanted, "--json", *options).json["shares"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,7 @@ def _running(settings: Path, rows: int) -> Iterator[subprocess.Popen[str]]:
         [sys.executable, "-m", application.__name__, str(settings), str(rows)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if "NETRAVEN" not in name},
         text=True,
     )
     try:

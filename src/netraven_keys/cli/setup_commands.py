@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import ShellComplete, get_completion_class
 
 from netraven_keys.cli import show
 from netraven_keys.cli.invocation import Invocation, common_options, verb
@@ -74,7 +74,8 @@ def _add_completion(group: click.Group) -> None:
         root = click.get_current_context().find_root()
         if completer is None:
             raise UsageError(f"there is no completion for {shell}")
-        script = completer(root.command, {}, PROGRAM, COMPLETION_VARIABLE).source()
+        # Of its own source() bash's asks a bash for its version, which would have our environment.
+        script = ShellComplete.source(completer(root.command, {}, PROGRAM, COMPLETION_VARIABLE))
         if run.json:
             show.as_json({"shell": shell, "script": script})
         else:
