@@ -179,6 +179,7 @@ def test_options_may_stand_first(sqlite_site: Site, typed: tuple[str, ...]) -> N
     assert states(sqlite_site) == ["compromised", "active"]
 
 
+@pytest.mark.in_clear("keys", "the environment of a child", "it is a command of ours that the test starts")
 def test_a_mark_in_the_middle_of_a_batch_loses_no_value_of_the_list(
     sqlite_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
