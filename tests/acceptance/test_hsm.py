@@ -296,6 +296,7 @@ def test_a_key_that_may_leave_its_token_is_refused(site: Site, bare: Callable[[]
     assert (site.keys / "keyring.json").read_bytes() == before
 
 
+@pytest.mark.in_clear("keys", "key", "the key that comes from outside")
 def test_a_key_that_came_from_outside_is_refused(bare: Callable[[], Hsm], tmp_path: Path) -> None:
     hsm = bare()
     (tmp_path / "key").write_bytes(random_key().expose())

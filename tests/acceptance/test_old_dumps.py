@@ -12,6 +12,11 @@ from tests.acceptance.test_restore import fingerprint, new_host, newest, restore
 from tests.integration.test_destroy import PLACE, Weeks, state, with_policy
 from tests.site import Site
 
+pytestmark = [
+    pytest.mark.in_clear("keys", "site/old_keys/*", "the predecessor's key files, which are read"),
+    pytest.mark.in_clear("values", "postgresql", "values that were never encrypted are adopted"),
+]
+
 FORCE = ("rotate", "--force", "--reason", "test")
 
 
