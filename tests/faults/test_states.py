@@ -34,7 +34,10 @@ from tests.site import IDENTITY, Site
 
 NAMED = {"table": "credentials", "column": "password"}
 ROWS = st.sampled_from([f"row-{number}" for number in range(6)])
-PLAINTEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+# With an end of its own: hypothesis likes to draw words of our source, and then they are no secrets.
+PLAINTEXTS = st.just("") | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20).map(
+    lambda text: f"{text}🔑"
+)
 ONCE = ("schedule", "--once")
 SWEEPING = st.sampled_from([ONCE, FORCE, ("rotate",), ("reencrypt",)])
 READING = st.sampled_from([("census",), ("verify",), ("doctor",), ("backup", "verify"), ("can-destroy", KEY, "v1")])
