@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from netraven_keys.cli.invocation import Invocation, verb
 from netraven_keys.cli.progress import follow
 from netraven_keys.cli.rotation_commands import print_report
 from netraven_keys.cli.setup_commands import PROGRAM
+from netraven_keys.config.world import World
 from netraven_keys.demo import application, store
 from netraven_keys.errors import NetravenKeysError
 from netraven_keys.rotation.report import exit_status_of, reports_json
@@ -93,7 +93,7 @@ def _running(settings: Path, rows: int) -> Iterator[subprocess.Popen[str]]:
         [sys.executable, "-m", application.__name__, str(settings), str(rows)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if "NETRAVEN" not in name},
+        env=World.present().harmless(),
         text=True,
     )
     try:
