@@ -144,7 +144,7 @@ def summary(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         ("failed reads", "failed_reads"),
     ):
         counts = [found[name] for found in sums.values() if name in found]
-        yield f"| {words} | {f'{sum(counts):,}' if counts else 'not run'} |"
+        yield f"| {words}, in what was run | {f'{sum(counts):,}' if counts else 'not run'} |"
     removals = sums.get("removal")
     caught = "not run" if removals is None else f"{removals['caught']} of {removals['tried']}"
     yield f"| removals caught | {caught} |"
