@@ -207,6 +207,7 @@ def test_where_no_place_can_be_read_nothing_is_said_of_the_log(sqlite_site: Site
         ({"checkpoint_url": "sqlite:///x.db"}, "PostgreSQL"),
         ({"checkpoint_url": "mysql://u@h/d"}, "not supported"),
         ({"checkpoint_url": "nonsense"}, "`audit.checkpoint_url` is not a database URL"),
+        ({"checkpoint_url": "postgresql://u@h:five/d"}, "`audit.checkpoint_url` is not a database URL"),
         ({"checkpoint_url": "postgresql://u:postgres@h/d"}, "password of `audit.checkpoint_url`"),
         ({"checkpoint_table": "a" * 59}, "checkpoint_table"),
         ({"checkpoint_table": ".t"}, "checkpoint_table"),

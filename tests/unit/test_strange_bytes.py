@@ -62,6 +62,14 @@ def test_an_infinite_number_is_none_of_an_audit_line(tmp_path: Path) -> None:
         )
 
 
+def test_a_line_nested_deeper_than_it_could_be_written_again_is_none_of_the_audit_log() -> None:
+    deep = made.LINES[2].replace(b'"version"', b'"more": ' + b"[" * 900 + b"]" * 900 + b', "version"')
+    with pytest.raises(ValueError, match="not an audit line"):
+        Learned().take(deep)
+    many = made.LINES[2].replace(b'"version"', b'"more": [' + b"[], " * 900 + b'"["], "version"')
+    Learned().take(many)
+
+
 def test_an_operation_that_is_a_list_is_one_like_any_other(tmp_path: Path) -> None:
     line = made.LINES[10].replace(b'"0000000000000005"', b"[]").replace(b'"seq": 10', b'"seq": 0')
     assert b"[]" in line

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
+# Nothing of ours comes near it. What can just be read may be too deep to be written again.
+_DEEPEST = 50
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -39,6 +42,7 @@ class Learned:
         """Raises ValueError for what is no audit line."""
         try:
             record = json.loads(line)
+            _check_depth(line, record)
             operation, phase = str(record["operation"]), record["phase"]
             event, keyring_id, epoch = str(record["event"]), str(record["keyring_id"]), int(record["epoch"])
             made, key = str(record.get("fingerprint", "")), str(record.get("key"))
@@ -63,3 +67,19 @@ def took_effect(outcome: str, before: int, after: int) -> bool:
     """Of a change of the keyring, by the epochs of its intent and of its result: one that was recovered is written
     before the next change, so the epoch tells whether its own save took place."""
     return outcome == "done" or (outcome == "recovered" and after > before)
+
+
+def _check_depth(line: bytes, record: object) -> None:
+    """Raises ValueError for what is nested too deep. The bytes tell soon that a line is not."""
+    if line.count(b"[") + line.count(b"{") <= _DEEPEST:
+        return
+    level, depth = [record], 0
+    while level:
+        if (depth := depth + 1) > _DEEPEST:
+            raise ValueError("nested too deep")
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]

@@ -199,7 +199,7 @@ def _databases(settings: Settings) -> list[Finding]:
     for whose, text in declared:
         try:
             url = make_url(text)
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # a port that is not a number is the latter
             continue  # said properly when the engine is made
         if url.password and (is_known_secret(url.password) or url.password == url.username):
             found.append(

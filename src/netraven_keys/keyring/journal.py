@@ -51,8 +51,9 @@ def decode(content: bytes, keyring_id: str, key: SecretBytes) -> Journal | None:
     """None when it is damaged, forged, or another keyring's."""
     try:
         members = json.loads(content)
-        tag = bytes.fromhex(members.pop("mac"))
-        if not mac_fits(key, tag, _spell(members)) or members["keyring_id"] != keyring_id:
+        spelled = members.pop("mac")
+        tag = bytes.fromhex(spelled)
+        if not mac_fits(key, tag, _spell(members)) or tag.hex() != spelled or members["keyring_id"] != keyring_id:
             return None
         uses = {int(key_id, 16): int(count) for key_id, count in members["uses"].items()}
         return Journal(keyring_id, uses, dict(members["censuses"]), dict(members["drill"]), dict(members["waits"]))

@@ -38,7 +38,7 @@ class AlarmFile:
                     str(one["subject"]),
                     str(one["message"]),
                     str(one["command"]),
-                    datetime.fromisoformat(one["since"]),
+                    _moment(one["since"]),
                     tuple(str(name) for name in one.get("told", ())),
                     bool(one.get("over", False)),
                 )
@@ -66,3 +66,11 @@ class AlarmFile:
         self._unsaved = tuple(alarms)
         durable.write_whole(self._path, (json.dumps(members, indent=1) + "\n").encode("ascii"))
         self._unsaved = None
+
+
+def _moment(text: str) -> datetime:
+    """Raises ValueError, also for a time without its zone, which compares with no other."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(text)
+    return moment

@@ -41,7 +41,7 @@ def parse_url(url: str, setting: str = "a target's `url`") -> URL:
     """Raises BadConfiguration. A missing driver name becomes the one we use."""
     try:
         parsed = make_url(url)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):  # a port that is not a number is the latter
         raise BadConfiguration(
             f"{setting} is not a database URL", remedy="Write it as sqlite:///path or postgresql://user@host/db."
         ) from None
@@ -133,7 +133,7 @@ def printable(engine_url: str) -> str:
     """Kind, user, host, port and database: put together from its parts, so that nothing else comes along."""
     try:
         url = make_url(engine_url)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         return "(not a URL)"
     if url.get_backend_name() == "sqlite":
         return f"sqlite:///{url.database}"
