@@ -697,6 +697,7 @@ def caught(removal: Removal) -> bool:
         applied(removal, copy)
         environment = {**os.environ, "PYTHONPATH": f"{copy}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *removal.tests]
+        environment.pop("NETRAVEN_KEYS_FIGURES", None)  # what a crippled copy counts is no figure
         ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
         return ran.returncode == 1
 
