@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from netraven_keys.errors import TargetUnavailable
 from netraven_keys.ports import EVERYTHING, Cell, Change, Pattern, RowKey, Selection, Swap, Target
 from netraven_keys.targets.engines import make_engine
 from netraven_keys.targets.sql_table import SqlColumn
@@ -296,3 +299,15 @@ def test_the_preflight_finds_the_facts_and_the_longest_value(filled: Filled) -> 
 def test_nothing_to_swap_is_nothing(filled: Filled) -> None:
     assert filled.target.swap([]) == []
     assert filled.target.older_transactions(filled.target.moment()) is None
+
+
+def test_a_broken_sqlite_file_is_not_said_to_be_locked(sqlite_url: str) -> None:
+    path = Path(sa.make_url(sqlite_url).database or "")
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
+    connection.close()
+    target = SqlColumn(make_engine(sqlite_url), name="t", table="t", column="v", bind_row=False, place="here")
+    assert target.older_transactions(target.moment()) is None
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(TargetUnavailable, match="its file cannot be read or written"):
+        target.older_transactions(target.moment())
