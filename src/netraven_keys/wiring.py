@@ -106,7 +106,7 @@ def assemble(
     _check_distinct(settings.targets)
     for target in settings.targets:
         if target.url not in engines:
-            engines[target.url] = make_engine(target.url)
+            engines[target.url] = make_engine(target.url, f"the `url` of target {target.name!r}")
     urls = {target.url for target in settings.targets}
     epoch_rows = [
         EpochTable(engine, name=settings.epoch_table, place=printable(url))

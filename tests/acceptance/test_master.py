@@ -388,6 +388,41 @@ def test_a_rekey_that_ends_before_the_manifests_are_signed_again_goes_on(
     site.ok("rotate")
 
 
+@pytest.mark.fault("E11", "D1")
+@pytest.mark.parametrize("step", ["sign_again", "create_backup"])
+def test_after_a_rekey_that_was_killed_what_is_called_good_is_what_a_restore_takes(
+    sqlite_site: Site, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Its backups of before bring nothing back beside the audit log; a plain `rotate` makes one that does."""
+    site = sqlite_site
+    truth = site.credentials(1)
+    site.ok(*FORCE)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"netraven_keys.service.master.{step}", killed)
+        assert site.run("master", "rekey").status == 130
+    listed = site.run("backup", "list", "--json").json["backups"]
+    assert all(backup["wrong"] or backup["before_rekey"] for backup in listed)
+    assert "rekey" in site.run("backup", "list").text
+    said = "no verified backup" if step == "sign_again" else "of before the last `master rekey`: none brings"
+    assert said in site.run("status").text
+    outcome = site.run("can-destroy", "credentials", "v1", "--json")
+    assert "there is no verified backup of this keyring" in str(outcome.json)
+    site.ok("rotate")
+    after = site.ok("backup", "list", "--json").json["backups"]
+    assert [backup["before_rekey"] for backup in after] == [False] + [True] * len(listed)
+    assert not any(backup["wrong"] for backup in after), "and those of before are signed again"
+    site.ok("status", "--check")
+    expected = site.ok("status", "--json").json["fingerprint"]
+    shutil.rmtree(site.keys)
+    file = site.directory / "backups" / f"{after[0]['name']}.recipients.age"
+    site.ok("restore", str(file), "--identity", identity_file(site), "--expect", expected)
+    assert site.plaintexts() == truth
+
+
 @contextmanager
 def killed_after_the_save(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A rekey that is saved, and ends before its result is on the record."""

@@ -97,6 +97,28 @@ def test_from_the_backup_of_init_the_version_that_holds_values_is_active_again(s
     site.ok("encrypt", "--key", "credentials", "--table", "credentials", "--column", "password", stdin=b"x")
 
 
+@pytest.mark.fault("D1", "H6")
+@pytest.mark.parametrize("command", [("init",), ("rotate",), ("schedule", "--once")], ids=" ".join)
+def test_from_the_backup_of_init_without_values_the_next_command_makes_the_version_active(
+    sqlite_site: Site, command: tuple[str, ...]
+) -> None:
+    """That backup was made before the activation, which waits for it; the restore says what is left to do."""
+    site = sqlite_site
+    site.target("credentials", "password")
+    site.execute("CREATE TABLE credentials (id INTEGER PRIMARY KEY, password TEXT)")
+    site.ok("init")
+    expect, file = fingerprint(site), newest(site)
+    shutil.rmtree(site.keys)
+    outcome = restore(site, file, "--expect", expect)
+    assert outcome.status == 3
+    assert "nothing encrypts with credentials" in outcome.text
+    assert "netraven-keys init" in outcome.text
+    site.ok(*command)
+    assert [v.state.value for v in site.keyring().key("credentials").versions] == ["active"]
+    site.ok("status", "--check")
+    assert site.client().encrypt("credentials", "x", table="credentials", column="password").startswith("nrk:v1:")
+
+
 @pytest.mark.fault("H6")
 def test_an_older_backup_opens_what_it_can_and_no_version_number_is_given_again(site: Site) -> None:
     truth = site.credentials(5)

@@ -220,6 +220,41 @@ def test_settings_that_cannot_be_are_refused(sqlite_site: Site, audit: dict[str,
     assert not sqlite_site.keys.exists()
 
 
+@pytest.mark.parametrize("environment", ["production", "dev"])
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense", "the `url` of target 'credentials-password' is not a database URL"),
+        ("postgresql://u@h:54x2/d", "the `url` of target 'credentials-password' is not a database URL"),
+        ("mysql://u@h/d", "the `url` of target 'credentials-password' is of a database of kind 'mysql'"),
+        ("sqlite://", "the `url` of target 'credentials-password' must name a file"),
+        (
+            "postgresql://u@h/d?password=geheim",
+            "the `url` of target 'credentials-password' gives its password in a place",
+        ),
+    ],
+)
+def test_what_no_command_would_use_is_found_by_the_check_of_the_settings(
+    sqlite_site: Site, url: str, said: str, environment: str
+) -> None:
+    """By the words that the other commands say, and with the target's name."""
+    site = sqlite_site
+    site.environment["NETRAVEN_ENV"] = environment
+    site.target("credentials", "password", url=url)
+    outcome = site.run("config", "check")
+    assert (outcome.status, said in outcome.text, "may be used" in outcome.text) == (78, True, False), outcome.text
+    assert "geheim" not in outcome.text
+    for command in ("init", "status", "doctor"):
+        refused = site.run(command)
+        assert (refused.status, said in refused.err + refused.text) == (78, True), refused.err + refused.text
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://u@h/d", "sqlite:///x.db"])
+def test_a_place_of_checkpoints_that_is_none_is_found_by_the_check_of_the_settings(sqlite_site: Site, url: str) -> None:
+    outcome = placed(sqlite_site, checkpoint_url=url).run("config", "check")
+    assert (outcome.status, "`audit.checkpoint_url`" in outcome.text) == (78, True)
+
+
 def test_the_password_is_in_no_output(sqlite_site: Site, postgres_url: str) -> None:
     url = make_url(postgres_url).set(password="geheim-geheim").render_as_string(hide_password=False)
     site = placed(sqlite_site, checkpoint_url=url)

@@ -23,6 +23,12 @@ def key(age_days: float, *states: State) -> NamedKey:
     return NamedKey("credentials", "AES-256-GCM", b"", (Version(1, 16, b"", history),))
 
 
+def never_activated() -> NamedKey:
+    """As the backup has it that `init` makes."""
+    history = (Transition(State.PRE_ACTIVE, NOW, "alice", "test"),)
+    return NamedKey("credentials", "AES-256-GCM", b"", (Version(1, 16, b"", history),))
+
+
 WEEK = NOW + timedelta(days=7)
 CASES = [
     ("just activated", key(0), 0, None, False, False),
@@ -38,6 +44,7 @@ CASES = [
     ("compromised", key(1, State.COMPROMISED), 0, None, True, True),
     ("suspended", key(1, State.SUSPENDED), 0, None, False, False),
     ("never active", NamedKey("credentials", "AES-256-GCM", b""), 0, None, False, False),
+    ("a version that was never activated", never_activated(), 0, None, True, False),
 ]
 
 

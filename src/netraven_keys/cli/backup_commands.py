@@ -311,6 +311,8 @@ def _print_list(found: list[backup.Listed]) -> None:
             rows.append((show.safe(listed.name), "", "", "", "", show.bad(listed.wrong)))
             continue
         verified = f"{manifest.verified_at:%Y-%m-%d %H:%M}, {manifest.verified_how}"
+        if listed.before_rekey:
+            verified += "; of before a `master rekey`, so it restores only into the keyring that is there"
         rows.append(
             (
                 manifest.name,
@@ -339,8 +341,8 @@ def _range(numbers: list[int]) -> str:
 
 def _listed_json(listed: backup.Listed) -> dict[str, Any]:
     if listed.manifest is None:
-        return {"name": listed.name, "wrong": listed.wrong}
-    return _json(listed.manifest, listed.wrong)
+        return {"name": listed.name, "wrong": listed.wrong, "before_rekey": False}
+    return _json(listed.manifest, listed.wrong) | {"before_rekey": listed.before_rekey}
 
 
 def _json(manifest: Manifest, wrong: str) -> dict[str, Any]:

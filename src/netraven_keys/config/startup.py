@@ -12,14 +12,15 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import URL
 
 from netraven_keys.config.backups import BACKUP_PASSWORD, LONG_AND_RANDOM, backup_password
 from netraven_keys.config.secrets import is_known_secret, weakness
 from netraven_keys.config.settings import EnvMasterKey, FileMasterKey, Loaded, Settings
 from netraven_keys.config.world import World, read_secret_file
 from netraven_keys.errors import BadConfiguration, ForbiddenSecret, InsecurePermissions, NetravenKeysError
+from netraven_keys.targets.checkpoint_tables import parse_checkpoint_url
+from netraven_keys.targets.engines import parse_url
 
 _BACKUP_PATH = "NETRAVEN_KEYS__SECURITY__KEY_ROTATION__BACKUP__BACKUP_PATH"
 
@@ -35,11 +36,12 @@ class Finding:
 
 
 def check(loaded: Loaded, world: World) -> list[Finding]:
-    """All findings. In dev and test nothing is refused, and warnings are left out."""
-    if not world.production:
-        return []
+    """All findings. In dev and test only what nobody can use is refused, and warnings are left out."""
     settings = loaded.settings
-    return [*_master_keys(settings, world), *_backup(settings, world), *_paths(settings), *_databases(settings)]
+    urls, unusable = _urls(settings)
+    if not world.production:
+        return unusable
+    return [*unusable, *_master_keys(settings, world), *_backup(settings, world), *_paths(settings), *_default(urls)]
 
 
 def refuse(findings: list[Finding]) -> None:
@@ -191,21 +193,29 @@ def _too_open(directory: Path, allowed: int) -> list[Finding]:
     ]
 
 
-def _databases(settings: Settings) -> list[Finding]:
+def _urls(settings: Settings) -> tuple[dict[str, URL], list[Finding]]:
+    """Of the databases, by whose they are; and of those that are none, what is wrong."""
+    parsed: dict[str, URL] = {}
     found: list[Finding] = []
-    declared = [(f"target {target.name!r}", target.url) for target in settings.targets]
-    if settings.audit.checkpoint_url is not None:
-        declared.append(("`audit.checkpoint_url`", settings.audit.checkpoint_url))
-    for whose, text in declared:
+    for target in settings.targets:
         try:
-            url = make_url(text)
-        except (ArgumentError, ValueError):  # a port that is not a number is the latter
-            continue  # said properly when the engine is made
-        if url.password and (is_known_secret(url.password) or url.password == url.username):
-            found.append(
-                Finding(
-                    f"the database password of {whose} is a default one, which production does not allow",
-                    "Change the password of the database role.",
-                )
-            )
-    return found
+            parsed[f"target {target.name!r}"] = parse_url(target.url, f"the `url` of target {target.name!r}")
+        except BadConfiguration as problem:
+            found.append(Finding(problem.message, problem.remedy, type(problem), problem.command))
+    if settings.audit.checkpoint_url is not None:
+        try:
+            parsed["`audit.checkpoint_url`"] = parse_checkpoint_url(settings.audit.checkpoint_url)
+        except BadConfiguration as problem:
+            found.append(Finding(problem.message, problem.remedy, type(problem), problem.command))
+    return parsed, found
+
+
+def _default(urls: dict[str, URL]) -> list[Finding]:
+    return [
+        Finding(
+            f"the database password of {whose} is a default one, which production does not allow",
+            "Change the password of the database role.",
+        )
+        for whose, url in urls.items()
+        if url.password and (is_known_secret(url.password) or url.password == url.username)
+    ]

@@ -201,6 +201,11 @@ class Keyring:
         """Those before the present one, each with the number of lines up to which it signed."""
         return {p.audit_key: p.audit_size for p in self.predecessors if p.audit_key is not None}
 
+    @property
+    def backups_of_before(self) -> frozenset[str]:
+        """SHA-256 digests of the contents of the backups made under a root key that was replaced since."""
+        return frozenset(digest for mark in self.predecessors for digest in mark.backups)
+
     def key(self, name: str) -> NamedKey:
         """Raises UnknownKey."""
         for key in self.keys:

@@ -140,7 +140,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("values_plaintext", "Values that are not encrypted.", _KEY, _per_key(lambda k: k.plaintext)),
     Metric("values_quarantined", "Values that could not be read.", _KEY, _per_key(lambda k: k.quarantined)),
     Metric("counted_timestamp_seconds", "When the census was taken.", _KEY, _per_key(_counted)),
-    Metric("backups", "Backups that are whole.", (), _of_status(lambda s: len(s.backups.good))),
+    Metric("backups", "Backups that are whole.", (), _of_status(lambda s: s.backups.kept)),
     Metric(
         "backup_timestamp_seconds",
         "When the newest whole backup was made.",

@@ -28,7 +28,7 @@ class KeyPolicy:
 
 @dataclass(frozen=True)
 class Due:
-    """`due_at` is None while the key has never been active."""
+    """`due_at` is None while the key has never been active: as after its first backup, of before that, was restored."""
 
     is_due: bool
     overdue: bool
@@ -42,6 +42,8 @@ def due(key: NamedKey, policy: KeyPolicy, *, uses: int, now: datetime, next_run:
     `next_run` is when the scheduler comes again: a key that would be overdue by then is due now.
     """
     newest = key.newest_used
+    if newest is None and (never := [v.number for v in key.versions if v.state is State.PRE_ACTIVE]):
+        return Due(True, False, None, f"{key.name} v{never[-1]} was never activated, and nothing encrypts")
     if newest is None or newest.activated_at is None:
         return Due(False, False, None, f"{key.name} has no version that was ever active")
     due_at = newest.activated_at + timedelta(days=policy.rotation_interval_days)

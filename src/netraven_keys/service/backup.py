@@ -37,18 +37,21 @@ HOW_VERIFIED = {
     "partly": "one of its two files opened again and compared, the other read again",
     "digest": "read again and compared",
 }
+CREATE = "netraven-keys backup create"
 MAX_SEALED = documents.MAX_DOCUMENT + 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Listed:
     """A backup as it lies there. `manifest` is None where it has none of this keyring; `wrong` says what is
-    wrong with it, empty for a good one."""
+    wrong with it, empty for a whole one. `before_rekey`: its root key was replaced, so `restore` merges it into the
+    keyring that is there, and makes none of it beside an audit log that knows of the rekey."""
 
     name: str
     manifest: Manifest | None
     wrong: str
     unfinished: bool = False
+    before_rekey: bool = False
 
     @property
     def is_damaged(self) -> bool:
@@ -72,6 +75,7 @@ def create_backup(inst: Installation, *, why: str) -> Manifest:
     inst.backups.check_room()
     with inst.backups.lock(f"{inst.who} since {now:%Y-%m-%d %H:%M:%S} UTC"):
         record_dead(inst, owned.keyring, BackupWritten.name, BackupsPruned.name)
+        _sign_what_a_rekey_left(inst, owned)
         name = _new_name(inst, owned.keyring)
         operation = inst.audit.intent(
             BackupWritten(name, why), now=now, keyring_id=owned.keyring.keyring_id, epoch=owned.keyring.epoch
@@ -149,6 +153,8 @@ def look_at(inst: Installation, name: str, keyring: Keyring) -> Listed:
         return Listed(name, None, why, unfinished=True)
     manifest = manifests.decode(content, keyring.signing_key)
     if manifest is None or manifest.name != name:
+        if _signed_before(content, name, keyring) is not None:
+            return Listed(name, None, f"a `master rekey` died before it signed it again; mended by: {CREATE}")
         return Listed(name, None, "its manifest is damaged, or of another keyring")
     if manifest.keyring_id != keyring.keyring_id:
         return Listed(name, None, f"it is of another keyring ({manifest.keyring_id})")
@@ -160,7 +166,7 @@ def look_at(inst: Installation, name: str, keyring: Keyring) -> Listed:
             return Listed(name, manifest, f"its file for {file.kind} is missing")
         if len(sealed) != file.size or hashlib.sha256(sealed).hexdigest() != file.sha256:
             return Listed(name, manifest, f"its file for {file.kind} was cut or altered")
-    return Listed(name, manifest, "")
+    return Listed(name, manifest, "", before_rekey=manifest.content_sha256 in keyring.backups_of_before)
 
 
 def list_backups(inst: Installation, keyring: Keyring | None = None) -> list[Listed]:
@@ -187,10 +193,16 @@ def _looked_at(inst: Installation, name: str, keyring: Keyring) -> Listed:
         return Listed(name, None, problem.message)
 
 
-def good_backups(inst: Installation, keyring: Keyring) -> list[Manifest]:
-    """Those that are whole, the newest first."""
+def whole_backups(inst: Installation, keyring: Keyring) -> list[Manifest]:
+    """Those that hold what was written, the newest first; those of before a `master rekey` too."""
     found = [listed.manifest for listed in list_backups(inst, keyring) if listed.manifest and not listed.wrong]
     return sorted(found, key=lambda manifest: (manifest.epoch, manifest.created_at), reverse=True)
+
+
+def good_backups(inst: Installation, keyring: Keyring) -> list[Manifest]:
+    """The whole ones that bring the keyring back where it is lost, the newest first."""
+    former = keyring.backups_of_before
+    return [manifest for manifest in whole_backups(inst, keyring) if manifest.content_sha256 not in former]
 
 
 # --- the gate -------------------------------------------------------------------------------------
@@ -226,19 +238,18 @@ def _check_place(inst: Installation, keyring: Keyring) -> None:
     if not good_backups(inst, keyring) and not _has_one_of_before(inst, keyring):
         raise BackupFailed(
             f"{inst.backups.place} holds none of the backups that were written: is another volume mounted there?",
-            remedy="Mount the right one. If the place is meant to be new: netraven-keys backup create",
-            command="netraven-keys backup create",
+            remedy=f"Mount the right one. If the place is meant to be new: {CREATE}",
+            command=CREATE,
         )
 
 
 def _has_one_of_before(inst: Installation, keyring: Keyring) -> bool:
     """A rekey that was interrupted before it signed the manifests again: the keyring itself names those backups. They
     hold nothing for the gate, and say that this is the place."""
-    named = {digest for mark in keyring.predecessors for digest in mark.backups}
-    for name in inst.backups.names() if named else ():
+    for name in inst.backups.names() if keyring.backups_of_before else ():
         content = inst.backups.read_manifest(name, limit=manifests.MAX_MANIFEST)
         manifest = None if content is None else manifests.decode(content, None)
-        if manifest is not None and manifest.content_sha256 in named:
+        if manifest is not None and manifest.content_sha256 in keyring.backups_of_before:
             return True
     return False
 
@@ -328,7 +339,7 @@ def prune(inst: Installation, *, dry_run: bool = False) -> list[Pruned]:
     keyring = owned.keyring
     policy, now = inst.backup_policy, inst.clock.now()
     known = {version.key_id for key in keyring.keys for version in key.versions}
-    ours = [manifest for manifest in good_backups(inst, keyring) if not only_here(manifest, known)]
+    ours = [manifest for manifest in whole_backups(inst, keyring) if not only_here(manifest, known)]
     found = to_prune(ours, keep=policy.keep, max_age_days=policy.max_age_days, now=now)
     if dry_run or not found:
         return found
@@ -357,3 +368,21 @@ def sign_again(inst: Installation, known: list[Manifest], owned: OwnedKeyring) -
     with inst.backups.lock(inst.who):
         for manifest in known:
             inst.backups.write_manifest(manifest.name, manifests.encode(manifest, owned.signed))
+
+
+def _sign_what_a_rekey_left(inst: Installation, owned: OwnedKeyring) -> None:
+    """One that died after its save has not signed the manifests of before. The caller holds the lock."""
+    for name in inst.backups.names() if owned.keyring.predecessors else ():
+        content = inst.backups.read_manifest(name, limit=manifests.MAX_MANIFEST)
+        manifest = None if content is None else _signed_before(content, name, owned.keyring)
+        if manifest is not None:
+            inst.backups.write_manifest(name, manifests.encode(manifest, owned.signed))
+
+
+def _signed_before(content: bytes, name: str, keyring: Keyring) -> Manifest | None:
+    """A manifest that a former signing key signed, of a backup that was whole when that key was replaced."""
+    for mark in keyring.predecessors:
+        manifest = manifests.decode(content, mark.signing_key)
+        if manifest is not None and manifest.name == name and manifest.content_sha256 in mark.backups:
+            return manifest
+    return None

@@ -26,7 +26,7 @@ from netraven_keys.rotation.destruction import (
     waiting_blockers,
 )
 from netraven_keys.rotation.prove import take_census
-from netraven_keys.service.backup import create_backup, good_backups, only_here, remove_backups
+from netraven_keys.service.backup import create_backup, good_backups, only_here, remove_backups, whole_backups
 from netraven_keys.service.discover import holding
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import because, change_journal, change_keyring, open_owned, read_journal
@@ -212,7 +212,7 @@ def purge_from_backups(inst: Installation, name: str, number: int, confirmed: st
         raise ConfirmationMissing(
             "removing backups cannot be undone", remedy=f"Add --confirm {name} when that is what you want."
         )
-    holding_it = [manifest for manifest in good_backups(inst, owned.keyring) if manifest.holds(version.key_id)]
+    holding_it = [manifest for manifest in whole_backups(inst, owned.keyring) if manifest.holds(version.key_id)]
     known = {v.key_id for key in owned.keyring.keys for v in key.versions}
     for manifest in holding_it:
         if only_here(manifest, known):

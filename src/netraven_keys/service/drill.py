@@ -20,7 +20,7 @@ from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.ports import Cell, Selection
 from netraven_keys.rotation.prove import prefix_of
 from netraven_keys.rotation.sweep import row_label
-from netraven_keys.service.backup import good_backups, open_file
+from netraven_keys.service.backup import open_file, whole_backups
 from netraven_keys.service.checkpoints import record_fact
 from netraven_keys.service.installation import Installation, ManagedTarget
 from netraven_keys.service.keyring_access import change_journal, open_owned
@@ -62,7 +62,7 @@ def drill(inst: Installation) -> Drilled:
     """Raises TargetUnavailable and what opening the keyring raises; what is wrong with a backup is in the result,
     which is remembered for `status`."""
     owned = open_owned(inst)
-    good = good_backups(inst, owned.keyring)
+    good = whole_backups(inst, owned.keyring)
     chosen = list({manifest.name: manifest for manifest in (*good[:1], *good[-1:])}.values())
     tried = [
         _try(inst, one, owned, is_newest=one is good[0])

@@ -175,7 +175,7 @@ def _predicate(inst: Installation, owned: OwnedKeyring, span: Span, period: Peri
         "backups": {
             "before_use": inst.backup_policy.gate,
             "place": found.backups.place,
-            "kept": len(found.backups.good),
+            "kept": found.backups.kept,
             "newest": found.backups.to_json()["newest"],
             "drill_every_days": inst.backup_policy.drill_every_days,
         },

@@ -13,7 +13,7 @@ from netraven_keys.keyring import slots
 from netraven_keys.keyring.model import Keyring, Slot, SlotKind
 from netraven_keys.keyring.opened import OwnedKeyring, fingerprint, opens_with
 from netraven_keys.keyring.slots import MasterKey
-from netraven_keys.service.backup import create_backup, good_backups, sign_again
+from netraven_keys.service.backup import create_backup, sign_again, whole_backups
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import change_keyring, open_owned, replace_root
 
@@ -83,7 +83,7 @@ def rekey(
     for name in drop:
         slots.slot_named(open_owned(inst).keyring, name)
     at_hand: list[MasterKey] = [*more, *inst.master_keys()]
-    known = [] if without_backup else _good_backups(inst)
+    known = [] if without_backup else _known_backups(inst)
 
     def renewed(owned: OwnedKeyring) -> tuple[OwnedKeyring, tuple[str, ...]]:
         digests = [manifest.content_sha256 for manifest in known]
@@ -122,9 +122,9 @@ def rekey(
     return list(dropped)
 
 
-def _good_backups(inst: Installation) -> list[Manifest]:
+def _known_backups(inst: Installation) -> list[Manifest]:
     """Raises BackupFailed where the place is gone: a rekey that loses sight of the backups is none."""
-    return good_backups(inst, open_owned(inst).keyring) if inst.backup_policy.gate else []
+    return whole_backups(inst, open_owned(inst).keyring) if inst.backup_policy.gate else []
 
 
 def _plural(noun: str, names: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ from netraven_keys.keyring.model import Keyring, NamedKey, Origin
 from netraven_keys.keyring.opened import OwnedKeyring, fingerprint, open_document, opens_with
 from netraven_keys.ports import Selection
 from netraven_keys.rotation.prove import prefix_of
-from netraven_keys.service.backup import good_backups
+from netraven_keys.service.backup import whole_backups
 from netraven_keys.service.installation import Installation, ManagedTarget
 from netraven_keys.service.keyring_access import as_owner, because, restore_keyring, tell_databases
 from netraven_keys.service.labels import highest_label
@@ -255,9 +255,9 @@ def _highest_epoch(inst: Installation, backup: Keyring, present: OwnedKeyring | 
 def _manifests(inst: Installation, backup: Keyring, present: OwnedKeyring | None) -> list[Manifest]:
     """What is known of this keyring's other backups; nothing where none can be looked at."""
     try:
-        found = [*good_backups(inst, backup)]
+        found = [*whole_backups(inst, backup)]
         if present is not None:
-            found += good_backups(inst, present.keyring)
+            found += whole_backups(inst, present.keyring)
     except NetravenKeysError:
         return []
     return found

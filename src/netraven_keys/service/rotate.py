@@ -83,7 +83,8 @@ def rotate(inst: Installation, request: Request) -> Generator[Happening, None, R
     reports: list[KeyReport] = []
     with hooked_run(inst, reports) as hooks:
         not_due = yield from rotate_within(inst, request, hooks, reports)
-        not_backed_up = (yield from back_up_changes(inst, why="rotated")) if _any_began(reports) else None
+        failed = bool(reports) and not _any_began(reports)
+        not_backed_up = None if failed else (yield from back_up_changes(inst, why="rotated"))
     yield from hooks.ended
     return Result(tuple(reports), not_due, tuple(hooks.failed), not_backed_up)
 

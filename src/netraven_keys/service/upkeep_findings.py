@@ -10,8 +10,8 @@ from itertools import islice
 from netraven_keys.errors import NetravenKeysError
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.ports import CheckpointStore
-from netraven_keys.service.backup import good_backups
-from netraven_keys.service.backup_status import CREATE, DRILL
+from netraven_keys.service.backup import CREATE, whole_backups
+from netraven_keys.service.backup_status import DRILL
 from netraven_keys.service.checkpoints import log_name
 from netraven_keys.service.finding import Finding, Severity, of_error
 from netraven_keys.service.installation import Installation
@@ -34,7 +34,7 @@ def backups_opened(inst: Installation) -> Iterator[Finding]:
     policy, owned = inst.backup_policy, _opened(inst)
     if owned is None or not policy.gate:
         return
-    good = good_backups(inst, owned.keyring)
+    good = whole_backups(inst, owned.keyring)
     if not good:
         return
     drilled = read_journal(inst, owned).drill.get("at")

@@ -10,7 +10,7 @@ from netraven_keys.backups import manifest as manifests
 from netraven_keys.backups.manifest import BACKUP_NAME, Manifest
 from netraven_keys.errors import NetravenKeysError
 from netraven_keys.keyring.model import Keyring, State
-from netraven_keys.service.backup import good_backups
+from netraven_keys.service.backup import whole_backups
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import open_keyring
 from netraven_keys.values.finding import Finder
@@ -71,7 +71,7 @@ def _manifests(inst: Installation, keyring: Keyring | None) -> list[Manifest]:
     """Where there is no keyring the signatures cannot be checked, and a backup is named for what it says."""
     try:
         if keyring is not None:
-            return good_backups(inst, keyring)
+            return whole_backups(inst, keyring)
         found: list[Manifest] = []
         for name in inst.backups.names():
             content = inst.backups.read_manifest(name, limit=manifests.MAX_MANIFEST)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import URL, Connection, Engine
 
 from netraven_keys.errors import BadConfiguration, StorageFailed
 from netraven_keys.faults import Fault
@@ -42,13 +42,18 @@ _REMEDY = "Start the database or mend `audit.checkpoint_url`; the next change wr
 
 def checkpoint_engine(url: str) -> Engine:
     """Raises BadConfiguration. Connects to nothing yet."""
+    return impatient_engine(parse_checkpoint_url(url))
+
+
+def parse_checkpoint_url(url: str) -> URL:
+    """Raises BadConfiguration."""
     parsed = parse_url(url, "`audit.checkpoint_url`")
     if parsed.get_backend_name() != "postgresql":
         raise BadConfiguration(
             "`audit.checkpoint_url` is not the URL of a PostgreSQL database",
             remedy="Write it as postgresql://user@host/db; for files there is `audit.checkpoint_path`.",
         )
-    return impatient_engine(parsed)
+    return parsed
 
 
 class CheckpointTables:

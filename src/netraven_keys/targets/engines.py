@@ -38,7 +38,7 @@ SUPPORTED = ("sqlite", "postgresql")
 
 
 def parse_url(url: str, setting: str = "a target's `url`") -> URL:
-    """Raises BadConfiguration. A missing driver name becomes the one we use."""
+    """Raises BadConfiguration, which names the setting. A missing driver name becomes the one we use."""
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):  # a port that is not a number is the latter
@@ -48,7 +48,8 @@ def parse_url(url: str, setting: str = "a target's `url`") -> URL:
     backend = parsed.get_backend_name()
     if backend not in SUPPORTED:
         raise BadConfiguration(
-            f"databases of kind {backend!r} are not supported", remedy=f"Supported are: {', '.join(SUPPORTED)}."
+            f"{setting} is of a database of kind {backend!r}, which is not supported",
+            remedy=f"Supported are: {', '.join(SUPPORTED)}.",
         )
     if "@" in (parsed.host or "") or any("pass" in name.lower() for name in parsed.query):
         raise BadConfiguration(
@@ -58,13 +59,13 @@ def parse_url(url: str, setting: str = "a target's `url`") -> URL:
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
     if not parsed.database or parsed.database == ":memory:":
-        raise BadConfiguration("a target's SQLite database must be a file", remedy="Write it as sqlite:///path.")
+        raise BadConfiguration(f"{setting} must name a file for SQLite", remedy="Write it as sqlite:///path.")
     return parsed
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(url: str, setting: str = "a target's `url`") -> Engine:
     """Raises BadConfiguration. Connects to nothing yet."""
-    parsed = parse_url(url)
+    parsed = parse_url(url, setting)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_engine(parsed)
     return postgres_engine(parsed, connect_timeout=10, pool_pre_ping=True, pool_size=1, max_overflow=2)
