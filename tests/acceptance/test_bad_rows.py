@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
+from netraven_keys.crypto import recrypt
 from netraven_keys.crypto import token as tokens
 from netraven_keys.targets.engines import make_engine
+from netraven_keys.targets.sql_table import SqlColumn
 from netraven_keys.values.writing import Writer
 from tests.site import Site
 
@@ -227,11 +231,8 @@ def test_text_that_is_not_utf8_stops_nothing_else(sqlite_site: Site) -> None:
     outcome = sqlite_site.run("rotate", "--force", "--reason", "test", "--json")
     assert outcome.status == 3
     (report,) = outcome.json["keys"]
-    assert {entry["row"]: entry["reason"] for entry in report["quarantined"]} == {
-        "odd": "plaintext",
-        "\\udcfeb": "not_written",
-    }
-    assert report["rows"]["re_encrypted"] == 3
+    assert {entry["row"]: entry["reason"] for entry in report["quarantined"]} == {"odd": "plaintext"}
+    assert report["rows"]["re_encrypted"] == 4, "also that of a row whose key cannot be sent back"
     assert sqlite_site.run("verify").status == 3
 
 
@@ -262,6 +263,7 @@ def test_new_bytes_that_do_not_open_are_never_written(site: Site, monkeypatch: p
 
     with monkeypatch.context() as patched:
         patched.setattr(Writer, "write", write)
+        patched.setattr(SqlColumn, "takes_lots", lambda self: False)
         outcome = site.run("rotate", "--force", "--reason", "test", "--json")
     [report] = outcome.json["keys"]
     [listed] = report["quarantined"]
@@ -269,3 +271,28 @@ def test_new_bytes_that_do_not_open_are_never_written(site: Site, monkeypatch: p
     [row] = [row for row, plain in truth.items() if plain == spoiled[0]]
     assert site.values()[row] == before[row]
     assert site.plaintexts() == truth
+
+
+def test_new_bytes_of_a_lot_that_do_not_open_are_not_written_but_made_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same while some thousands are encrypted in one loop: the rest of them is written, and this one by itself."""
+    truth = site.credentials(5)
+    spoiled: list[bytes] = []
+
+    def spoils(data: bytes, *, newline: bool) -> bytes:
+        text = binascii.b2a_base64(data, newline=newline)
+        if spoiled:
+            return text
+        spoiled.append(text[:-6] + (b"A" if text[-6:-5] != b"A" else b"B") + text[-5:])
+        return spoiled[0]
+
+    fails = SimpleNamespace(a2b_base64=binascii.a2b_base64, b2a_base64=spoils)
+    with monkeypatch.context() as patched:
+        patched.setattr(recrypt, "binascii", fails)
+        outcome = site.run("rotate", "--force", "--reason", "test", "--json")
+    assert outcome.status == 0
+    assert spoiled
+    assert not any(value.endswith(spoiled[0].decode()) for value in site.values().values())
+    assert site.plaintexts() == truth
+    assert outcome.json["keys"][0]["rows"]["re_encrypted"] == 5

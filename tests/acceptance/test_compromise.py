@@ -19,9 +19,11 @@ import pytest
 
 from netraven_keys import wiring
 from netraven_keys.config.world import World
+from netraven_keys.crypto.recrypt import Recryption
 from netraven_keys.service import compromise
 from netraven_keys.service.sweeping import Stage, SweepOfKey
 from netraven_keys.storage.directory import DirectoryStore
+from netraven_keys.targets.sql_table import SqlColumn
 from tests.site import Site
 
 WHY = ("--reason", "laptop stolen")
@@ -180,34 +182,41 @@ def test_options_may_stand_first(sqlite_site: Site, typed: tuple[str, ...]) -> N
 
 
 @pytest.mark.in_clear("keys", "the environment of a child", "it is a command of ours that the test starts")
+@pytest.mark.parametrize(
+    ("owner", "method", "lots"),
+    [
+        (SweepOfKey, "_expose", False),
+        (SweepOfKey, "_expose_late", False),
+        (SweepOfKey, "_present_many", True),
+        (Recryption, "texts", True),
+        (SweepOfKey, "_expose_lot", True),
+    ],
+)
 def test_a_mark_in_the_middle_of_a_batch_loses_no_value_of_the_list(
-    sqlite_site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, lots: bool
 ) -> None:
     """Another process marks the old version once a rotation has read a batch, or has written it."""
-    site = sqlite_site
     truth = site.credentials(3)
-    for method in ("_expose", "_expose_late"):
-        number = len(states(site))
-        real = getattr(SweepOfKey, method)
-        waiting: list[subprocess.Popen[bytes]] = []
+    real = getattr(owner, method)
+    waiting: list[subprocess.Popen[bytes]] = []
 
-        def marking(
-            self: SweepOfKey, *given: Any, real: Any = real, waiting: Any = waiting, number: int = number
-        ) -> None:
-            if not waiting:
-                process = site.start("compromise", "credentials", f"v{number}", *WHY)
-                while states(site)[number - 1] != "compromised":
-                    time.sleep(0.01)
-                waiting.append(process)
-            real(self, *given)
+    def marking(self: Any, *given: Any) -> Any:
+        if not waiting:
+            process = site.start("compromise", "credentials", "v1", *WHY)
+            while states(site)[0] != "compromised":
+                time.sleep(0.01)
+            waiting.append(process)
+        return real(self, *given)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(SweepOfKey, method, marking)
-            site.ok("rotate", "--force", "--reason", "test")
-        for process in waiting:
-            process.communicate()
-            assert process.returncode == 0
-        assert certain(report(site, f"v{number}")) == set(truth), method
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, marking)
+        if not lots:
+            patch.setattr(SqlColumn, "takes_lots", lambda self: False)
+        site.ok("rotate", "--force", "--reason", "test")
+    [process] = waiting
+    process.communicate()
+    assert process.returncode == 0
+    assert certain(report(site, "v1")) == set(truth)
 
 
 def test_a_destruction_that_was_scheduled_goes_on_and_its_values_are_listed(sqlite_site: Site) -> None:

@@ -23,7 +23,7 @@ from netraven_keys.cli import demo_command
 from netraven_keys.crypto.errors import CryptoUnsound
 from netraven_keys.keyring import slots
 from netraven_keys.masterkeys import generated
-from netraven_keys.service import sweeping
+from netraven_keys.service import followed_keyring
 from tests.site import Site
 
 ROTATE = ("rotate", "--force", "--reason", "test")
@@ -522,7 +522,7 @@ ELSEWHERE = {
 
 
 def test_the_table_covers_every_class_of_the_tree() -> None:
-    assert sweeping.Superseded in set(all_errors())
+    assert followed_keyring.Superseded in set(all_errors())
     assert demo_command.DemoFailed in set(all_errors())
     assert CryptoUnsound in set(all_errors())
     codes = {one.code for one in all_errors()}

@@ -31,6 +31,7 @@ class Table:
     table: str = "t"
     binary: bool = False
     setup: tuple[str, ...] = field(default=())
+    lots: bool = True
 
 
 def _uuid(n: int) -> uuid.UUID:
@@ -64,6 +65,7 @@ TABLES = [
         ("id",),
         lambda n: (n,),
         binary=True,
+        lots=False,
     ),
     Table(
         "bytes key",
@@ -71,6 +73,7 @@ TABLES = [
         "id BYTEA PRIMARY KEY, v TEXT",
         ("id",),
         lambda n: (n.to_bytes(3, "big"),),
+        lots=False,
     ),
     Table(
         "without rowid",
@@ -78,6 +81,7 @@ TABLES = [
         None,
         ("id", "n"),
         lambda n: (f"k{n % 5}", n),
+        lots=False,
     ),
     Table("a column named rowid", "rowid TEXT PRIMARY KEY, v TEXT", None, ("rowid",), lambda n: (f"r{n}",)),
     Table(
@@ -86,8 +90,9 @@ TABLES = [
         "at TIMESTAMP PRIMARY KEY, v TEXT",
         ("at",),
         lambda n: (f"2026-01-01 00:{n // 60:02}:{n % 60:02}",),
+        lots=False,
     ),
-    Table("numeric key", None, "id NUMERIC PRIMARY KEY, v TEXT", ("id",), lambda n: (n + 0.5,)),
+    Table("numeric key", None, "id NUMERIC PRIMARY KEY, v TEXT", ("id",), lambda n: (n + 0.5,), lots=False),
     Table(
         "enum key",
         None,
@@ -95,6 +100,7 @@ TABLES = [
         ("id", "n"),
         lambda n: (("sad", "ok")[n % 2], n),
         setup=("CREATE TYPE mood AS ENUM ('sad', 'ok')",),
+        lots=False,
     ),
     Table(
         "in a schema",
@@ -139,6 +145,7 @@ class Filled:
     read: Callable[[], dict[RowKey, Any]]
     write: Callable[[RowKey, Any], None]
     binary: bool
+    lots: bool
 
     def value(self, number: int) -> Any:
         return f"value {number}".encode() if self.binary else f"value {number}"
@@ -154,7 +161,7 @@ def filled(request: pytest.FixtureRequest) -> Iterator[Filled]:
     if kind == "memory":
         rows: dict[RowKey, Any] = {(n,): f"value {n}" for n in range(25)} | {(99,): None}
         memory = MemoryTarget("memory", rows)
-        yield Filled(memory, lambda: dict(memory.rows), rows.__setitem__, False)
+        yield Filled(memory, lambda: dict(memory.rows), rows.__setitem__, False, True)
         return
     url = request.getfixturevalue("sqlite_url" if kind == "sqlite" else "postgres_url")
     engine = make_engine(url)
@@ -194,7 +201,7 @@ def filled(request: pytest.FixtureRequest) -> Iterator[Filled]:
             connection.execute(text(f"UPDATE {quoted} SET v = :v WHERE {where}"), at(key) | {"v": value})
 
     target = SqlColumn(engine, name="t", table=table.table, column="v", bind_row=False, place="here")
-    yield Filled(target, read, write, table.binary)
+    yield Filled(target, read, write, table.binary, table.lots)
     engine.dispose()
 
 

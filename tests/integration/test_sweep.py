@@ -14,7 +14,7 @@ import pytest
 from netraven_keys.audit.log import AuditLog
 from netraven_keys.errors import NetravenKeysError
 from netraven_keys.masterkeys.generated import GeneratedMasterKey, generate, parse
-from netraven_keys.ports import Change, RowKey, Selection, Stored, Swap
+from netraven_keys.ports import Change, Lot, RowKey, Selection, Stored, Swap
 from netraven_keys.rotation.policy import MAX_USES, KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.scheduling.timetable import Timetable
@@ -162,6 +162,9 @@ def test_values_inserted_below_the_cursor_and_by_stale_writers_are_found_by_the_
 def test_a_value_that_keeps_refusing_its_write_is_quarantined_after_three_tries(tmp_path: Path) -> None:
     class Refusing(MemoryTarget):
         tries = 0
+
+        def takes_lots(self) -> bool:
+            return False
 
         def swap(self, changes: Sequence[Change]) -> list[Swap]:
             kept = [change for change in changes if change.cell.key != (7,)]
@@ -321,6 +324,9 @@ def test_a_selection_that_reads_nothing_although_there_are_values_is_not_done(tm
     class Empty(MemoryTarget):
         def scan(self, after: RowKey | None, limit: int, selection: Selection) -> Any:
             return super().scan((10**6,), limit, selection)
+
+        def lot(self, after: Any, rows: int, starts: Sequence[str]) -> Lot:
+            return super().lot((10**6,), rows, starts)
 
     scene = Scene(tmp_path, Empty)
     (report,) = scene.rotate().reports

@@ -7,9 +7,12 @@ encryptions under one key, is halved by the service to 2^31.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from netraven_keys.crypto.errors import CryptoUnsound
 from netraven_keys.crypto.randomness import random_bytes
 from netraven_keys.crypto.secret import SecretBytes
 
@@ -17,6 +20,9 @@ KEY_SIZE = 32
 NONCE_SIZE = 12
 TAG_SIZE = 16
 OVERHEAD = NONCE_SIZE + TAG_SIZE
+
+
+RawCall = Callable[[bytes, bytes, bytes], bytes]
 
 
 class AuthenticationFailed(Exception):
@@ -27,6 +33,15 @@ def random_nonce() -> bytes:
     return random_bytes(NONCE_SIZE)
 
 
+def random_nonces(count: int) -> list[bytes]:
+    """So many, drawn at once. Raises CryptoUnsound."""
+    drawn = random_bytes(NONCE_SIZE * count) if count else b""
+    nonces = [drawn[at : at + NONCE_SIZE] for at in range(0, len(drawn), NONCE_SIZE)]
+    if len(set(nonces)) != count:
+        raise CryptoUnsound("the operating system's random generator repeats itself")
+    return nonces
+
+
 def random_key() -> SecretBytes:
     return SecretBytes(random_bytes(KEY_SIZE))
 
@@ -34,12 +49,16 @@ def random_key() -> SecretBytes:
 class Aead:
     """AES-256-GCM under one 32-byte key. Safe to share between threads and across fork."""
 
-    __slots__ = ("_cipher",)
+    __slots__ = ("_cipher", "raw_open", "raw_seal")
 
     def __init__(self, key: SecretBytes) -> None:
         if len(key) != KEY_SIZE:
             raise ValueError(f"AES-256-GCM takes a key of {KEY_SIZE} bytes")
         self._cipher = AESGCM(key.expose())
+        # For loops over many values: nonce, plaintext or ciphertext with tag, associated data. `raw_open` raises
+        # InvalidTag; what both are given has to be looked at by the caller.
+        self.raw_seal: RawCall = self._cipher.encrypt
+        self.raw_open: RawCall = self._cipher.decrypt
 
     def __repr__(self) -> str:
         return "<Aead AES-256-GCM>"

@@ -11,6 +11,7 @@ from netraven_keys.ports.carrying import (
     Database,
     EpochRows,
     Found,
+    Lot,
     Pattern,
     RowKey,
     Selection,
@@ -18,6 +19,7 @@ from netraven_keys.ports.carrying import (
     Swap,
     Target,
     TargetFacts,
+    Wrote,
 )
 from netraven_keys.ports.keeping import (
     AuditSink,
@@ -58,6 +60,7 @@ __all__ = [
     "Hooks",
     "Kept",
     "KeyringStore",
+    "Lot",
     "MasterKey",
     "Pattern",
     "RowKey",
@@ -68,4 +71,5 @@ __all__ = [
     "Swap",
     "Target",
     "TargetFacts",
+    "Wrote",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -29,6 +29,25 @@ class Batch:
 
     cells: tuple[Cell, ...]
     next: RowKey | None
+
+
+@dataclass(frozen=True)
+class Lot:
+    """Text values that were read together, to be written together. `places` is the store's own; `next` is where the
+    next lot begins, None after the last one. `keys` gives their primary keys."""
+
+    values: list[str]
+    places: Any
+    next: Any
+    keys: Callable[[], Sequence[RowKey]]
+
+
+@dataclass(frozen=True)
+class Wrote:
+    """Of a lot: values written, and those that the application was quicker to change or delete."""
+
+    written: int = 0
+    missed: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,6 +144,31 @@ class Target(Protocol):
 
     def count(self, patterns: Sequence[Pattern]) -> Count:
         """The first pattern that fits a value counts it. On the primary server, in one statement."""
+        ...
+
+    def takes_lots(self) -> bool:
+        """Whether values can be carried in lots: where nothing could change one on its way, and no row hides another.
+        Where not, `scan` and `swap` do the same, slower."""
+        ...
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether reading, writing and our own work for several lots can go on at once."""
+        ...
+
+    def lot(self, after: Any, rows: int, starts: Sequence[str]) -> Lot:
+        """About so many rows from a place on (None: from the first), those of which the value starts with one of
+        `starts`. Some may be left out. It may be called while a lot is written."""
+        ...
+
+    def write(self, lot: Lot, news: Sequence[str | None], agreed: Callable[[], bool]) -> Wrote:
+        """In one transaction, each new value where the one that was read is still there. `agreed` is asked last;
+        where it does not agree, or anything else is not as it should be, nothing is written. What was not is for
+        `scan` and `swap`."""
+        ...
+
+    def settle(self) -> None:
+        """Returns once what `write` wrote is durable."""
         ...
 
     def moment(self) -> object:

@@ -1,29 +1,31 @@
 """Steps 6 and 7: carry every value of a key's targets to the primary, then prove it by census.
 
-Shared by `rotate` and `reencrypt`. The keyring is looked at again before each batch: a change that
-leaves the primary alone is taken in, one that replaces it ends the sweep as superseded.
+Shared by `rotate` and `reencrypt`. The keyring is looked at again before each batch and each lot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from netraven_keys.audit.events import Reencryption
 from netraven_keys.audit.learned import Operation
 from netraven_keys.audit.log import Details
-from netraven_keys.errors import Incomplete, KeyringMissing, NetravenKeysError, RolledBack
+from netraven_keys.errors import NetravenKeysError
+from netraven_keys.keyring.model import NamedKey
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.keyring.spelling import spell_time
-from netraven_keys.ports import EVERYTHING, Cell, ExposedRow, Selection
+from netraven_keys.ports import EVERYTHING, Cell, ExposedRow, Lot, Selection
+from netraven_keys.rotation.carrying import Carrying, ManyReencryptor, may_be_carried_in_lots, rows_per_lot, under
 from netraven_keys.rotation.prove import TargetCensus, prefix_of, take_census
 from netraven_keys.rotation.reencrypt import Reencryptor
 from netraven_keys.rotation.report import KeyReport
 from netraven_keys.rotation.sweep import AboutToWrite, Progress, Sweep, Tally, batch_size, row_name, starts_with
 from netraven_keys.service.checkpoints import checkpoint
 from netraven_keys.service.destroy import cancel_for
+from netraven_keys.service.followed_keyring import FollowedKeyring
 from netraven_keys.service.installation import PUBLISHED_STALENESS_SECONDS, Installation
-from netraven_keys.service.keyring_access import UseCounter, check_history, open_owned, read_journal
+from netraven_keys.service.keyring_access import UseCounter, check_history, read_journal
 from netraven_keys.service.preflight import Checked
 from netraven_keys.service.remembered import Remembered, remember, remembered
 
@@ -32,13 +34,6 @@ _USE_BLOCK = 65_536
 # application may be holding locks, or writing as fast as we read.
 _PATIENCE = 3
 MAX_PASSES = 100
-
-
-class Superseded(Incomplete):
-    """Another version became the primary while this sweep was running."""
-
-    code = "superseded"
-    default_remedy = "Run `netraven-keys rotate`; it carries everything to the present primary."
 
 
 @dataclass(frozen=True)
@@ -76,16 +71,24 @@ class SweepOfKey:
     ) -> None:
         """`activated`: the primary is new, or its rotation unfinished, so a proof has to wait for readers
         of the old keyring and for transactions that may have begun with it."""
-        self._inst, self._owned, self._checked = inst, owned, checked
+        self._inst, self._checked = inst, checked
+        self._followed = FollowedKeyring(inst, owned, key)
         self._from_version, self._activated = from_version, activated
         self._known_from = inst.clock.monotonic() + PUBLISHED_STALENESS_SECONDS
         self._moments: dict[str, object] | None = None
-        self._key, self._primary = owned.primary(key)
-        # Equal to no stamp: `owned` was read before the preflight, so the first look reads again.
-        self._stamp: object = object()
+        self._primary = self._followed.primary
         self._counter = UseCounter(inst, owned, self._primary.key_id, block=_USE_BLOCK)
         self._reencryptors: dict[str, Reencryptor] = {}
+        self._many: dict[str, ManyReencryptor] = {}
         self._tallies = {c.managed.name: Tally(c.managed.name) for c in checked}
+
+    @property
+    def _owned(self) -> OwnedKeyring:
+        return self._followed.owned
+
+    @property
+    def _key(self) -> NamedKey:
+        return self._followed.key
 
     def run(self) -> Steps:
         """Yields stages and progress, returns the report. Raises Superseded and TargetUnavailable."""
@@ -103,7 +106,9 @@ class SweepOfKey:
         try:
             yield from self._compromised_first()
             for checked in self._checked:
-                yield from self._pass(checked, "re-encrypting", checked.plan(self._primary.number).to_rewrite)
+                yield from self._pass(
+                    checked, "re-encrypting", checked.plan(self._primary.number).to_rewrite, lots=True
+                )
             swept = self._inst.clock.monotonic()
             notes, proof = yield from self._prove()
             taken_out = self._not_covered()
@@ -148,7 +153,7 @@ class SweepOfKey:
                     yield from self._pass(checked, f"re-encrypting v{version.number} of", count, only)
 
     def _pass(
-        self, checked: Checked, title: str, total: int, selection: Selection | None = None
+        self, checked: Checked, title: str, total: int, selection: Selection | None = None, *, lots: bool = False
     ) -> Generator[Event, None, None]:
         managed = checked.managed
         if selection is None:
@@ -156,6 +161,8 @@ class SweepOfKey:
             # With former names a current value may still be bound to one of them, so all are looked at.
             selection = EVERYTHING if managed.rules.former else Selection(but_not=(prefix,))
         yield Stage(self._key.name, f"{title} {managed.name}", total)
+        if lots and total:
+            yield from self._carry_lots(checked)
         sweep = Sweep(
             target=managed.target,
             present=lambda: self._present(checked),
@@ -167,6 +174,42 @@ class SweepOfKey:
             rows_per_batch=batch_size(checked.facts.longest),
         )
         yield from sweep.one_pass(self._tallies[managed.name])
+
+    def _carry_lots(self, checked: Checked) -> Generator[Event, None, None]:
+        """What is ordinary, some thousands of values at a time: nearly everything, nearly always."""
+        managed = checked.managed
+        if not (may_be_carried_in_lots(managed.rules) and managed.target.takes_lots()):
+            return
+        yield AboutToWrite(managed.name)
+        carrying = Carrying(
+            target=managed.target,
+            present=lambda: self._present_many(checked),
+            reserve=self._counter.reserve,
+            written=lambda lot: self._expose_lot(checked, lot),
+            rows=rows_per_lot(checked.facts.longest, alone=not managed.target.overlaps),
+        )
+        yield from carrying.run(self._tallies[managed.name])
+
+    def _present_many(self, checked: Checked) -> tuple[ManyReencryptor, Callable[[], bool]]:
+        self._look_again()
+        name = checked.managed.name
+        if name not in self._many:
+            self._many[name] = ManyReencryptor(self._owned, checked.managed.rules, width=checked.facts.width)
+        return self._many[name], self._followed.unchanged_since_now()
+
+    def _expose_lot(self, checked: Checked, lot: Lot) -> None:
+        """Values of a version that was marked while the lot was being carried."""
+        key = self._followed.newest_key()
+        marked = [version for version in key.versions if version.was_compromised]
+        if not marked:
+            return
+        keys, at = lot.keys(), spell_time(self._inst.clock.now())
+        found: dict[int, list[ExposedRow]] = {}
+        for version, position in under(lot, marked):
+            row = ExposedRow(checked.managed.name, row_name(keys[position]), at)
+            found.setdefault(version.number, []).append(row)
+        for number, rows in found.items():
+            self._inst.exposures.add(key.name, number, rows)
 
     def _expose(self, checked: Checked, cells: Sequence[Cell]) -> None:
         """Values under a version that is, or was, compromised are on record before they are carried away from it.
@@ -185,7 +228,7 @@ class SweepOfKey:
 
     def _expose_late(self, checked: Checked, cells: Sequence[Cell]) -> None:
         """A version that was marked while the batch was being written."""
-        if self._inst.store.stamp() != self._stamp:
+        if not self._followed.is_present():
             self._expose(checked, cells)
 
     def _mark_moment(self) -> None:
@@ -195,14 +238,11 @@ class SweepOfKey:
             self._moments = {c.managed.name: c.managed.target.moment() for c in self._checked}
 
     def _look_again(self) -> None:
-        """Raises Superseded and RolledBack when the keyring is not what this sweep works for any more."""
+        """Raises as `FollowedKeyring.look_again`."""
         self._mark_moment()
-        stamp = self._inst.store.stamp()
-        if stamp is None:
-            raise KeyringMissing(f"the keyring at {self._inst.store.place} is gone")
-        if stamp != self._stamp:
-            self._take_in(open_owned(self._inst))
-            self._stamp = stamp
+        if self._followed.look_again():
+            self._reencryptors.clear()
+            self._many.clear()
 
     def _present(self, checked: Checked) -> Reencryptor:
         self._look_again()
@@ -217,22 +257,12 @@ class SweepOfKey:
             )
         return self._reencryptors[name]
 
-    def _take_in(self, owned: OwnedKeyring) -> None:
-        present, known = owned.keyring, self._owned.keyring
-        if present.keyring_id != known.keyring_id or present.epoch < known.epoch:
-            raise RolledBack("an older copy or another keyring was put in place while the sweep was running")
-        key, primary = owned.primary(self._key.name)
-        if primary.number != self._primary.number:
-            raise Superseded(
-                f"{key.name} v{primary.number} became the primary while values were carried to v{self._primary.number}"
-            )
-        self._owned, self._key = owned, key
-        self._reencryptors.clear()
-
     # --- proving ----------------------------------------------------------------------------------
 
     def _prove(self) -> Generator[Event, None, tuple[list[str], list[TargetCensus]]]:
         yield Stage(self._key.name, "proving by census")
+        for checked in self._checked:
+            checked.managed.target.settle()
         notes = self._wait_for_older_writers()
         proof: list[TargetCensus] = []
         for checked in self._checked:

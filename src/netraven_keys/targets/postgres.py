@@ -13,6 +13,8 @@ from netraven_keys.targets.reflection import Declared
 
 # Below deadlock_timeout (1 s): we give way before the server must choose a victim.
 _LOCK_TIMEOUT = "500ms"
+# What a lot waits for one row, holding thousands of others: who wants those is not to notice.
+_LITTLE_LOCK_TIMEOUT = "20ms"
 # A transaction that holds rows of the application ends by itself when we, or the network between, stand still. More
 # than that a statement may not take either, whatever the role's own limit is: that of a lock comes before it.
 _STANDSTILL = "10s"
@@ -29,6 +31,22 @@ def set_limits(connection: Connection) -> None:
     )
 
 
+def set_hurried_limits(connection: Connection) -> bool:
+    """As `set_limits`, for a transaction that gives up rather than waits. Its commit is not waited for, unless one of a
+    standby is: then True is returned."""
+    return bool(
+        connection.execute(
+            sa.text(
+                "SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', :standstill, true),"
+                " set_config('idle_in_transaction_session_timeout', :standstill, true),"
+                " CASE WHEN current_setting('synchronous_standby_names') = ''"
+                " THEN set_config('synchronous_commit', 'off', true) END IS NULL"
+            ),
+            {"lock": _LITTLE_LOCK_TIMEOUT, "standstill": _STANDSTILL},
+        ).one()[3]
+    )
+
+
 def psql(url: URL, statement: str) -> str:
     """The command of somebody who may do it: as which role is theirs to say (PGUSER, PGPASSWORD)."""
     socket = url.query.get("host")
@@ -42,18 +60,18 @@ def psql(url: URL, statement: str) -> str:
 def widening(url: URL, declared: Declared) -> str:
     """The command that makes the column wide enough for anything."""
     column = '"' + declared.column.replace('"', '""') + '"'
-    return psql(url, f"ALTER TABLE {_regclass(declared)} ALTER COLUMN {column} TYPE text")
+    return psql(url, f"ALTER TABLE {regclass(declared)} ALTER COLUMN {column} TYPE text")
 
 
 def check(connection: Connection, declared: Declared, url: URL) -> None:
     """Raises PreflightRefused when values would be missed, or could not be written."""
-    regclass = _regclass(declared)
+    table = regclass(declared)
     standby, read_only, hidden, may_read, may_write = connection.execute(
         sa.text(
             "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', row_security_active(:t),"
             " has_column_privilege(:t, :c, 'SELECT'), has_column_privilege(:t, :c, 'UPDATE')"
         ),
-        {"t": regclass, "c": declared.column},
+        {"t": table, "c": declared.column},
     ).one()
     if standby:
         raise PreflightRefused(
@@ -73,22 +91,22 @@ def check(connection: Connection, declared: Declared, url: URL) -> None:
     if not (may_read and may_write):
         raise PreflightRefused(
             f"target {declared.target!r}: this role may not read and update {declared.qualified}.{declared.column}",
-            remedy=f"GRANT SELECT, UPDATE ON {regclass} TO the role in the target's `url`.",
-            command=psql(url, f'GRANT SELECT, UPDATE ON {regclass} TO "{url.username}"'),
+            remedy=f"GRANT SELECT, UPDATE ON {table} TO the role in the target's `url`.",
+            command=psql(url, f'GRANT SELECT, UPDATE ON {table} TO "{url.username}"'),
         )
 
 
 def check_key(connection: Connection, declared: Declared, key: Sequence[str], url: URL) -> None:
     """Raises PreflightRefused where this role may not read the primary key, by which every value is found."""
-    regclass = _regclass(declared)
+    table = regclass(declared)
     query = sa.text("SELECT has_column_privilege(:t, :c, 'SELECT')")
-    hidden = [name for name in key if not connection.execute(query, {"t": regclass, "c": name}).scalar()]
+    hidden = [name for name in key if not connection.execute(query, {"t": table, "c": name}).scalar()]
     if hidden:
         raise PreflightRefused(
             f"target {declared.target!r}: this role may not read the primary key of {declared.qualified} "
             f"({', '.join(hidden)})",
-            remedy=f"GRANT SELECT, UPDATE ON {regclass} TO the role in the target's `url`.",
-            command=psql(url, f'GRANT SELECT, UPDATE ON {regclass} TO "{url.username}"'),
+            remedy=f"GRANT SELECT, UPDATE ON {table} TO the role in the target's `url`.",
+            command=psql(url, f'GRANT SELECT, UPDATE ON {table} TO "{url.username}"'),
         )
 
 
@@ -108,7 +126,7 @@ def update_triggers(connection: Connection, declared: Declared) -> list[str]:
             "SELECT tgname FROM pg_trigger WHERE tgrelid = CAST(:t AS regclass)"
             " AND NOT tgisinternal AND tgenabled <> 'D' AND (tgtype & 16) <> 0 ORDER BY 1"
         ),
-        {"t": _regclass(declared)},
+        {"t": regclass(declared)},
     )
     return [str(name) for (name,) in found]
 
@@ -164,7 +182,7 @@ def older_transactions(connection: Connection, began: object, next_id: object) -
     return None
 
 
-def _regclass(declared: Declared) -> str:
+def regclass(declared: Declared) -> str:
     """The table's name as PostgreSQL's functions on names want it, inside a parameter."""
     parts = (part for part in (declared.schema, declared.table) if part is not None)
     return ".".join('"' + part.replace('"', '""') + '"' for part in parts)

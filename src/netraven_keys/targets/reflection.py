@@ -47,7 +47,8 @@ class Declared:
 @dataclass(frozen=True)
 class Shape:
     """What reflection found. `page` are the columns to page by: the rowid where SQLite has one, else the
-    primary key. `bindable_key` says whether its types have a fixed spelling as text."""
+    primary key. `bindable_key` says whether its types have a fixed spelling as text; `plain` whether the column is of a
+    text type that every server has, and the primary key of integers, such text and UUIDs (`uuids` says which)."""
 
     table: sa.TableClause
     key: tuple[sa.ColumnClause[Any], ...]
@@ -56,6 +57,8 @@ class Shape:
     binary: bool
     width: int | None
     bindable_key: bool
+    plain: bool
+    uuids: tuple[bool, ...]
 
 
 def reflect(connection: Connection, declared: Declared) -> Shape:
@@ -89,7 +92,15 @@ def reflect(connection: Connection, declared: Declared) -> Shape:
         binary=binary,
         width=width,
         bindable_key=all(isinstance(kind, bindable) for kind in key_types.values()),
+        plain=_is_plain(columns[declared.column]["type"])
+        and all(isinstance(kind, sa.Integer | sa.Uuid) or _is_plain(kind) for kind in key_types.values()),
+        uuids=tuple(isinstance(kind, sa.Uuid) for kind in key_types.values()),
     )
+
+
+def _is_plain(kind: Any) -> bool:
+    """Neither a domain nor an extension's type, whose comparison may be its own."""
+    return type(kind) in (sa.TEXT, sa.VARCHAR)
 
 
 def _near(name: str, names: Iterable[str]) -> str:

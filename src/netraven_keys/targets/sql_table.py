@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -26,17 +26,21 @@ from netraven_keys.ports import (
     Cell,
     Change,
     Count,
+    Lot,
     Pattern,
     RowKey,
     Selection,
     Stored,
     Swap,
     TargetFacts,
+    Wrote,
 )
 from netraven_keys.targets import postgres
 from netraven_keys.targets.engines import AT_ONCE, HURRIED, PATIENT, WRITES, reaching
 from netraven_keys.targets.failures import is_a_lock, is_of_the_database, is_read_only, unavailable
+from netraven_keys.targets.postgres_lots import PostgresLots
 from netraven_keys.targets.reflection import Declared, Raw, Shape, reflect
+from netraven_keys.targets.sqlite_lots import SqliteLots
 
 _LOCK_TRIES = 3
 _LOCKED_ENOUGH = 5
@@ -85,7 +89,7 @@ class SqlColumn:
 
     def preflight(self) -> TargetFacts:
         """Raises TargetMisdeclared, PreflightRefused, TargetUnavailable; changes nothing."""
-        for remembered in ("_shape", "_update"):  # the table may have changed since
+        for remembered in ("_shape", "_update", "_lots"):  # the table may have changed since
             self.__dict__.pop(remembered, None)
         shape = self._shape
         if self._bind_row and not shape.bindable_key:
@@ -303,6 +307,33 @@ class SqlColumn:
         else:
             query = query.where(sa.tuple_(*shape.page).in_([tuple(place) for place in places]))
         return {tuple(row[:-1]): row[-1] for row in connection.execute(query)}
+
+    # --- in lots ----------------------------------------------------------------------------------
+
+    def takes_lots(self) -> bool:
+        shape = self._shape
+        if shape.binary or not shape.plain or not (self._postgres or shape.page != shape.key):
+            return False
+        return self._lots.possible()
+
+    @property
+    def overlaps(self) -> bool:
+        return self._postgres
+
+    @cached_property
+    def _lots(self) -> PostgresLots | SqliteLots:
+        lots = PostgresLots if self._postgres else SqliteLots
+        return lots(self._engine, self._shape, self._declared, self.place)
+
+    def lot(self, after: Any, rows: int, starts: Sequence[str]) -> Lot:
+        return self._lots.lot(after, rows, starts)
+
+    def write(self, lot: Lot, news: Sequence[str | None], agreed: Callable[[], bool]) -> Wrote:
+        return self._lots.write(lot, news, agreed)
+
+    def settle(self) -> None:
+        if "_lots" in self.__dict__:
+            self._lots.settle()
 
     # --- proving ----------------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from netraven_keys.backups.errors import BackupFailed
 from netraven_keys.errors import Busy, EpochConflict
@@ -16,12 +17,14 @@ from netraven_keys.ports import (
     Change,
     Count,
     HookResult,
+    Lot,
     Pattern,
     RowKey,
     Selection,
     Stored,
     Swap,
     TargetFacts,
+    Wrote,
 )
 from netraven_keys.scheduling.state import ScheduleState
 
@@ -218,6 +221,32 @@ class MemoryTarget:
             else:
                 results.append(Swap.MISSED)
         return results
+
+    overlaps = False
+
+    def takes_lots(self) -> bool:
+        return not self.binary
+
+    def lot(self, after: Any, rows: int, starts: Sequence[str]) -> Lot:
+        cells = [
+            Cell(key, value, key)
+            for key, value in sorted(self.rows.items())
+            if (after is None or key > after) and isinstance(value, str) and value.startswith(tuple(starts))
+        ][:rows]
+        keys = [cell.key for cell in cells]
+        return Lot([c.value for c in cells], keys, keys[-1] if len(keys) == rows else None, lambda: keys)
+
+    def write(self, lot: Lot, news: Sequence[str | None], agreed: Callable[[], bool]) -> Wrote:
+        if not agreed():
+            return Wrote()
+        changes = [
+            Change(Cell(key, old, key), new) for key, old, new in zip(lot.places, lot.values, news, strict=True) if new
+        ]
+        results = self.swap(changes)
+        return Wrote(results.count(Swap.WRITTEN), results.count(Swap.MISSED))
+
+    def settle(self) -> None:
+        """It is, at once."""
 
     def count(self, patterns: Sequence[Pattern]) -> Count:
         by_label = {pattern.label: 0 for pattern in patterns}

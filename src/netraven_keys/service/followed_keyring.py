@@ -1,0 +1,67 @@
+"""The keyring while a sweep runs: looked at again before each batch, because others may change it meanwhile.
+
+A change that leaves the primary alone is taken in; one that replaces it ends the sweep as superseded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from netraven_keys.errors import Incomplete, KeyringMissing, RolledBack
+from netraven_keys.keyring.model import NamedKey
+from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.service.installation import Installation
+from netraven_keys.service.keyring_access import open_owned
+
+
+class Superseded(Incomplete):
+    """Another version became the primary while this sweep was running."""
+
+    code = "superseded"
+    default_remedy = "Run `netraven-keys rotate`; it carries everything to the present primary."
+
+
+class FollowedKeyring:
+    """`owned` and `key` are as they were when it was last looked at; `primary` stays."""
+
+    def __init__(self, inst: Installation, owned: OwnedKeyring, key: str) -> None:
+        self._inst, self.owned = inst, owned
+        self.key, self.primary = owned.primary(key)
+        # Equal to no stamp: `owned` was read before the preflight, so the first look reads again.
+        self._stamp: object = object()
+
+    def look_again(self) -> bool:
+        """Whether it was changed. Raises Superseded, RolledBack and KeyringMissing where it is not what the sweep works
+        for any more, and what opening it raises."""
+        stamp = self._inst.store.stamp()
+        if stamp is None:
+            raise KeyringMissing(f"the keyring at {self._inst.store.place} is gone")
+        if stamp == self._stamp:
+            return False
+        self._take_in(open_owned(self._inst))
+        self._stamp = stamp
+        return True
+
+    def is_present(self) -> bool:
+        """Whether what lies there is still what was looked at."""
+        return self._inst.store.stamp() == self._stamp
+
+    def unchanged_since_now(self) -> Callable[[], bool]:
+        """To be asked later, from any thread: whether what lies there is what was looked at before this call."""
+        store, stamp = self._inst.store, self._stamp
+        return lambda: store.stamp() == stamp
+
+    def newest_key(self) -> NamedKey:
+        """As it lies there, whatever that means for the sweep. Raises what opening the keyring raises."""
+        return self.key if self.is_present() else open_owned(self._inst).keyring.key(self.key.name)
+
+    def _take_in(self, owned: OwnedKeyring) -> None:
+        present, known = owned.keyring, self.owned.keyring
+        if present.keyring_id != known.keyring_id or present.epoch < known.epoch:
+            raise RolledBack("an older copy or another keyring was put in place while the sweep was running")
+        key, primary = owned.primary(self.key.name)
+        if primary.number != self.primary.number:
+            raise Superseded(
+                f"{key.name} v{primary.number} became the primary while values were carried to v{self.primary.number}"
+            )
+        self.owned, self.key = owned, key

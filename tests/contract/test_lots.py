@@ -1,0 +1,281 @@
+"""What every target does that carries values in lots, and that what is out of the ordinary is left alone by it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from netraven_keys.errors import TargetUnavailable
+from netraven_keys.ports import Lot, RowKey, Target, Wrote
+from netraven_keys.targets.engines import make_engine
+from netraven_keys.targets.sql_table import SqlColumn
+from tests.contract.test_targets import Filled, filled
+from tests.site import psycopg_url
+
+__all__ = ["filled"]  # a fixture
+STARTS = ["value-1", "value-2"]
+
+
+def yes() -> bool:
+    return True
+
+
+def dashed(filled: Filled) -> dict[RowKey, str]:
+    """Values as ours are, without a blank in them; those that are selected."""
+    for key, value in filled.read().items():
+        if value is not None:
+            filled.write(key, value.replace(" ", "-"))
+    return {key: value for key, value in filled.read().items() if value and value.startswith(tuple(STARTS))}
+
+
+def all_lots(target: Target, rows: int = 6) -> list[Lot]:
+    lots = [target.lot(None, rows, STARTS)]
+    while lots[-1].next is not None:
+        lots.append(target.lot(lots[-1].next, rows, STARTS))
+    return lots
+
+
+@pytest.fixture
+def taking(filled: Filled) -> Filled:
+    """Those that take lots; of the others that they say so."""
+    assert filled.target.takes_lots() is filled.lots
+    return filled
+
+
+def test_lots_meet_every_value_selected_once_with_its_key(taking: Filled) -> None:
+    if not taking.lots:
+        return
+    expected = dashed(taking)
+    assert len(expected) == 17
+    for rows in (1, 6, 17, 1000):
+        lots = all_lots(taking.target, rows)
+        found = [pair for lot in lots for pair in zip(lot.keys(), lot.values, strict=True)]
+        assert len(found) == 17
+        assert dict(found) == expected
+
+
+@pytest.mark.fault("B10", "B12", "B13")
+def test_a_lot_is_written_but_for_what_the_application_was_quicker_to_write_or_delete(taking: Filled) -> None:
+    if not taking.lots:
+        return
+    before = dashed(taking)
+    written = missed = 0
+    theirs: dict[RowKey, Any] = {}
+    for number, lot in enumerate(all_lots(taking.target)):
+        if not lot.values:
+            continue
+        news: list[str | None] = [f"new-{value}" for value in lot.values]
+        news[-1] = None
+        if number == 0 or len(lot.values) > 2:
+            first, second = lot.keys()[:2]
+            theirs |= {first: lot.values[0].upper(), second: None}
+            taking.write(first, theirs[first])
+            taking.write(second, None)
+        wrote = taking.target.write(lot, news, yes)
+        written, missed = written + wrote.written, missed + wrote.missed
+    taking.target.settle()
+    after = taking.read()
+    assert missed == len(theirs) >= 2
+    assert {key: after[key] for key in theirs} == theirs
+    news_found = {key for key in before if after[key] == f"new-{before[key]}"}
+    assert len(news_found) == written > 0
+    assert all(after[key] == before[key] for key in before.keys() - news_found - theirs.keys())
+
+
+def test_where_it_is_not_agreed_in_the_end_nothing_is_written(taking: Filled) -> None:
+    if not taking.lots:
+        return
+    before = dashed(taking)
+    asked: list[int] = []
+
+    def no() -> bool:
+        asked.append(1)
+        return False
+
+    for lot in all_lots(taking.target):
+        assert taking.target.write(lot, [f"new-{value}" for value in lot.values], no) == Wrote()
+        assert taking.target.write(lot, [None] * len(lot.values), yes) == Wrote()
+    assert asked
+    assert {key: taking.read()[key] for key in before} == before
+
+
+def test_a_value_with_a_blank_is_left_to_who_looks_at_each(taking: Filled) -> None:
+    if not taking.lots:
+        return
+    before = dashed(taking)
+    key = min(before, key=lambda key: before[key])
+    taking.write(key, "value-1 2")
+    for lot in all_lots(taking.target, 1000):
+        assert len(lot.values) == len(lot.keys())
+        assert all(" " not in value or value == "value-1 2" for value in lot.values)
+        taking.target.write(lot, [f"new-{value}" for value in lot.values], yes)
+    assert taking.read()[key] in ("value-1 2", "new-value-1 2")
+
+
+# --- databases ------------------------------------------------------------------------------------
+
+
+class Place:
+    """A database and a target over its table `t`."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = make_engine(url)
+        self.postgres = self.engine.dialect.name == "postgresql"
+        self.url = url
+
+    def do(self, *statements: str) -> None:
+        with self.engine.connect() as connection, connection.begin():
+            for statement in statements:
+                connection.execute(sa.text(statement))
+
+    def filled(self) -> SqlColumn:
+        self.do(
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", "INSERT INTO t VALUES (1, 'value-1'), (2, 'value-2')"
+        )
+        return self.target()
+
+    def target(self) -> SqlColumn:
+        return SqlColumn(self.engine, name="t", table="t", column="v", bind_row=False, place="here")
+
+    def values(self) -> list[str]:
+        with self.engine.connect() as connection:
+            return [value for (value,) in connection.execute(sa.text("SELECT v FROM t ORDER BY id"))]
+
+
+@pytest.fixture
+def place(database_url: str) -> Any:
+    place = Place(database_url)
+    yield place
+    place.engine.dispose()
+
+
+TRIGGERS = {
+    True: [
+        "CREATE FUNCTION meddle() RETURNS trigger AS $$ BEGIN NEW.v = 'meddled'; RETURN NEW; END $$ LANGUAGE plpgsql",
+        "CREATE TRIGGER m BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION meddle()",
+    ],
+    False: ["CREATE TRIGGER m AFTER UPDATE ON t BEGIN UPDATE t SET v = 'meddled'; END"],
+}
+
+
+def test_a_trigger_that_is_made_while_a_lot_is_carried_changes_nothing_of_it(place: Place) -> None:
+    target = place.filled()
+    assert target.takes_lots()
+    lot = target.lot(None, 10, STARTS)
+    place.do(*TRIGGERS[place.postgres])
+    assert target.write(lot, ["new-1", "new-2"], yes) == Wrote()
+    assert place.values() == ["value-1", "value-2"]
+    assert not target.takes_lots()
+
+
+@pytest.mark.fault("B14")
+def test_a_lot_waits_for_no_lock_for_long(place: Place) -> None:
+    """It gives up, with everything that it holds; the pass after it waits its turn."""
+    target = place.filled()
+    lot = target.lot(None, 10, STARTS)
+    began = time.monotonic()
+    with place.engine.connect().execution_options(netraven_writes=True) as connection, connection.begin():
+        connection.execute(sa.text("UPDATE t SET v = v WHERE id = 2"))
+        assert target.write(lot, ["new-1", "new-2"], yes) == Wrote()
+    assert time.monotonic() - began < 5
+    assert place.values() == ["value-1", "value-2"]
+    expected = Wrote(1, 1) if place.postgres else Wrote(2, 0)  # there its address is another, although the value is not
+    assert target.write(lot, ["new-1", "new-2"], yes) == expected
+
+
+def test_a_database_that_is_gone_is_said_to_be(place: Place) -> None:
+    target = place.filled()
+    lot = target.lot(None, 10, STARTS)
+    place.do("ALTER TABLE t RENAME TO u")
+    for after in (None, 1):
+        with pytest.raises(TargetUnavailable):
+            target.lot(after, 10, STARTS)
+    assert target.write(lot, ["new-1", "new-2"], yes) == Wrote(), "and the pass after it says what is wrong"
+
+
+POSTGRES_ONLY: list[tuple[str, list[str]]] = [
+    ("a partitioned table", ["CREATE TABLE t (id INT PRIMARY KEY, v TEXT) PARTITION BY RANGE (id)"]),
+    ("a table with children", ["CREATE TABLE t (id INT PRIMARY KEY, v TEXT)", "CREATE TABLE c () INHERITS (t)"]),
+    (
+        "a table with a rule",
+        [
+            "CREATE TABLE t (id INT PRIMARY KEY, v TEXT)",
+            "CREATE RULE r AS ON UPDATE TO t WHERE NEW.id = 0 DO INSTEAD NOTHING",
+        ],
+    ),
+    ("a domain", ["CREATE DOMAIN d AS text", "CREATE TABLE t (id INT PRIMARY KEY, v d)"]),
+]
+
+
+@pytest.mark.parametrize(("what", "statements"), POSTGRES_ONLY, ids=[what for what, _ in POSTGRES_ONLY])
+def test_a_table_that_is_out_of_the_ordinary_is_not_carried_in_lots(
+    postgres_url: str, what: str, statements: list[str]
+) -> None:
+    place = Place(postgres_url)
+    place.do(*statements)
+    assert not place.target().takes_lots(), what
+    place.engine.dispose()
+
+
+def test_a_lot_is_bounded_whatever_the_statistics_say(postgres_url: str) -> None:
+    place = Place(postgres_url)
+    target = place.filled()
+    place.do("INSERT INTO t SELECT n, repeat('x', 4000) FROM generate_series(10, 400) n", "ANALYZE t")
+    place.do(
+        "UPDATE t SET v = 'value-1' WHERE id > 9",
+        "INSERT INTO t SELECT n, 'value-1' FROM generate_series(500, 20000) n",
+    )
+    lot, seen = target.lot(None, 50, STARTS), 0
+    while True:
+        assert len(lot.values) <= 2 * 50 + 300
+        seen += len(lot.values)
+        if lot.next is None:
+            break
+        lot = target.lot(lot.next, 50, STARTS)
+    assert seen > 0
+    place.engine.dispose()
+
+
+def test_what_was_written_without_waiting_is_on_disk_once_it_is_settled(postgres_url: str) -> None:
+    place = Place(postgres_url)
+    target = place.filled()
+    with psycopg.connect(psycopg_url(postgres_url), autocommit=True) as connection:
+
+        def waits() -> bool:
+            query = "SELECT pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn()"
+            [found] = connection.execute(query).fetchone() or (None,)
+            return bool(found)
+
+        target.settle()
+        assert target.write(target.lot(None, 10, STARTS), ["new-1", "new-2"], yes).written == 2
+        target.settle()
+        assert not waits()
+    place.engine.dispose()
+
+
+def test_lots_are_read_and_written_at_once(postgres_url: str) -> None:
+    place = Place(postgres_url)
+    place.do("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
+    place.do("INSERT INTO t SELECT n, 'value-1' FROM generate_series(1, 3000) n", "ANALYZE t")
+    target = place.target()
+    assert target.overlaps
+    lots = all_lots(target, 300)
+    written: list[int] = []
+    work: list[Callable[[], object]] = [
+        lambda lot=lot: written.append(target.write(lot, ["new"] * len(lot.values), yes).written)  # type: ignore[misc]
+        for lot in lots
+    ]
+    threads = [threading.Thread(target=one) for one in work[:2]]
+    for thread in threads:
+        thread.start()
+    target.lot(lots[0].next, 300, STARTS)
+    for thread in threads:
+        thread.join()
+    assert sum(written) == len(lots[0].values) + len(lots[1].values)
+    place.engine.dispose()
