@@ -320,7 +320,9 @@ class Life(RuleBasedStateMachine):
         assert outcome.status in (6, 78), outcome.err
         changed = {name for name, content in self._files().items() if kept.get(name) != content}
         if command == ONCE:  # which remembers that it has tried, and what it has told
-            changed -= {str(self.site.keys / name) for name in ("schedule.json", "schedule.lock", "alarms.json", "alarms.lock")}
+            changed -= {
+                str(self.site.keys / name) for name in ("schedule.json", "schedule.lock", "alarms.json", "alarms.lock")
+            }
         assert not changed, changed
 
     def _files(self) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ import pytest
 from netraven_keys.audit.log import AuditLog
 from netraven_keys.errors import NetravenKeysError
 from netraven_keys.masterkeys.generated import GeneratedMasterKey, generate, parse
-from netraven_keys.ports import Change, Lot, RowKey, Selection, Stored, Swap
+from netraven_keys.ports import Change, Lot, RowKey, Selection, Span, Stored, Swap
 from netraven_keys.rotation.policy import MAX_USES, KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.scheduling.timetable import Timetable
@@ -325,8 +325,8 @@ def test_a_selection_that_reads_nothing_although_there_are_values_is_not_done(tm
         def scan(self, after: RowKey | None, limit: int, selection: Selection) -> Any:
             return super().scan((10**6,), limit, selection)
 
-        def lot(self, after: Any, rows: int, starts: Sequence[str]) -> Lot:
-            return super().lot((10**6,), rows, starts)
+        def lot(self, span: Span, after: Any, rows: int, starts: Sequence[str]) -> Lot:
+            return super().lot(span, (10**6,), rows, starts)
 
     scene = Scene(tmp_path, Empty)
     (report,) = scene.rotate().reports

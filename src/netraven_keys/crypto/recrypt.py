@@ -1,25 +1,28 @@
 """Text values many at a time: opened, sealed under the primary, and opened again from the text that is to be written.
 
-The same as `token` and `Aead` do for one value, in one loop, because at half a microsecond for each cipher call the
-calls between them cost more than they do. Whatever is not entirely ordinary is left, as None, to who looks closer.
+The same as `token` and `Aead` do for one value. At half a microsecond for each cipher call, what lies between the calls
+costs more than they do; so values of one length go through each step together, base64 included. Whatever is not
+entirely ordinary is left, as None, to who looks closer.
 """
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 from cryptography.exceptions import InvalidTag
+from pybase64 import b64decode, b64encode_as_string
 
 from netraven_keys.crypto import token as tokens
 from netraven_keys.crypto.aead import NONCE_SIZE, Aead, random_nonces
 from netraven_keys.crypto.token import HEADER_SIZE, TEXT_MARK, WIRE_OVERHEAD
 
-_NONCE_END = HEADER_SIZE + NONCE_SIZE
-# Which characters before the padding leave no stray bits (RFC 4648 section 3.5): of six bits one `=` leaves four in
-# use, and two leave two.
-_AFTER_ONE, _AFTER_TWO = frozenset("AEIMQUYcgkosw048"), frozenset("AQgw")
+_BOX = HEADER_SIZE + NONCE_SIZE
+
+
+class _Odd(Exception):
+    """Some of these values is not ordinary."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Cipher:
     key_id: int
     aead: Aead
 
+    @property
+    def label(self) -> str:
+        """What its text values begin with."""
+        return f"{TEXT_MARK}v{self.version}:"
+
 
 class Recryption:
     """From `formers` to `primary`, for values that are bound to `associated_data`. Safe to share between threads."""
@@ -38,43 +46,108 @@ class Recryption:
         self, formers: Sequence[Cipher], primary: Cipher, associated_data: bytes, *, longest: int | None = None
     ) -> None:
         """`longest`: characters that fit into the column; None where anything does."""
-        self._formers: Mapping[str, tuple[bytes, Aead]] = {
-            f"v{former.version}": (tokens.wire_prefix(former.key_id), former.aead) for former in formers
-        }
-        self._label, self._header = f"{TEXT_MARK}v{primary.version}:", tokens.wire_prefix(primary.key_id)
-        self._aead, self._data, self._longest = primary.aead, associated_data, longest
+        self._formers: Mapping[str, Cipher] = {former.label: former for former in formers}
+        self._primary, self._data, self._longest = primary, associated_data, longest
 
     def __repr__(self) -> str:
-        return f"<Recryption from {', '.join(self._formers)} to {self._label}>"
+        return f"<Recryption from {', '.join(self._formers)} to {self._primary.label}>"
 
     def texts(self, values: Sequence[str]) -> list[str | None]:
         """One for each, in their order; None for what has to be looked at by itself. Raises CryptoUnsound."""
-        formers, label, header, data = self._formers, self._label, self._header, self._data
-        seal, open_again, longest = self._aead.raw_seal, self._aead.raw_open, self._longest
-        from_base64, to_base64, skipped = binascii.a2b_base64, binascii.b2a_base64, len(label)
-        made: list[str | None] = []
-        for value, nonce in zip(values, random_nonces(len(values)), strict=True):
-            try:
-                _, version, body = value.split(":", 2)
-                header_before, aead = formers[version]
-                wire = from_base64(body, strict_mode=True)
-                if wire[:HEADER_SIZE] != header_before or len(wire) < WIRE_OVERHEAD or _has_stray_bits(body):
-                    made.append(None)
-                    continue
-                plain = aead.raw_open(wire[HEADER_SIZE:_NONCE_END], wire[_NONCE_END:], data)
-                new = label + to_base64(header + nonce + seal(nonce, plain, data), newline=False).decode("ascii")
-                wire = from_base64(new[skipped:], strict_mode=True)
-                same = open_again(wire[HEADER_SIZE:_NONCE_END], wire[_NONCE_END:], data) == plain
-            except (InvalidTag, ValueError, KeyError):
-                made.append(None)
-                continue
-            fits = longest is None or len(new) <= longest
-            made.append(new if same and fits and wire[:HEADER_SIZE] == header else None)
+        made: list[str | None] = [None] * len(values)
+        for positions in _alike(values):
+            group = [values[position] for position in positions]
+            for position, new in zip(positions, self._together(group), strict=True):
+                made[position] = new
+        return made
+
+    def _together(self, values: list[str]) -> Sequence[str | None]:
+        """Values of one label, length and padding; each by itself where one of them is not ordinary."""
+        try:
+            return self._recrypted(values)
+        except _Odd:
+            return [self._alone(value) for value in values] if len(values) > 1 else [None]
+
+    def _alone(self, value: str) -> str | None:
+        try:
+            return self._recrypted([value])[0]
+        except _Odd:
+            return None
+
+    def _recrypted(self, values: list[str]) -> list[str]:
+        """Raises _Odd."""
+        former = self._formers.get(_label(values[0]))
+        if former is None:
+            raise _Odd
+        primary, data = self._primary, self._data
+        try:
+            nonces, boxes = _taken_apart(values, former)
+            plain = list(map(former.aead.raw_open, nonces, boxes, repeat(data)))
+            made = _put_together(primary, random_nonces(len(values)), plain, data)
+            if self._longest is not None and len(made[0]) > self._longest:
+                raise _Odd
+            nonces, boxes = _taken_apart(made, primary)
+            if list(map(primary.aead.raw_open, nonces, boxes, repeat(data))) != plain:
+                raise _Odd  # memory or CPU fault
+        except (InvalidTag, ValueError):
+            raise _Odd from None
         return made
 
 
-def _has_stray_bits(body: str) -> bool:
-    """Bits that decode to nothing, in which two spellings of one value could differ."""
-    if body[-1] != "=":
-        return False
-    return body[-3] not in _AFTER_TWO if body[-2] == "=" else body[-2] not in _AFTER_ONE
+# --- values of one kind ---------------------------------------------------------------------------
+
+
+def _alike(values: Sequence[str]) -> list[Sequence[int]]:
+    """Positions of values of one label, length and padding. Mostly it is one kind, and cheaply seen to be."""
+    if not values:
+        return []
+    first = values[0]
+    label, padding = _label(first), _padding(first)
+    if (
+        len(set(map(len, values))) == 1
+        and all(map(str.startswith, values, repeat(label)))
+        and all(map(str.endswith, values, repeat("=" * padding)))
+        and (padding == 2 or not any(map(str.endswith, values, repeat("=" * (padding + 1)))))
+    ):
+        return [range(len(values))]
+    groups: dict[tuple[str, int, int], list[int]] = {}
+    for position, value in enumerate(values):
+        groups.setdefault((_label(value), len(value), _padding(value)), []).append(position)
+    return list(groups.values())
+
+
+def _label(value: str) -> str:
+    """Up to its second colon; the whole of it where it has none, which is no label."""
+    return value[: value.find(":", len(TEXT_MARK)) + 1] or value
+
+
+def _padding(value: str) -> int:
+    return 2 if value[-2:] == "==" else 1 if value[-1:] == "=" else 0
+
+
+def _taken_apart(values: list[str], cipher: Cipher) -> tuple[list[bytes], list[bytes]]:
+    """Nonces and boxes of values of one kind. Raises _Odd for a key id that is not the label's, ValueError for what is
+    no base64, or a second spelling: bits in the padding."""
+    start, padding = len(cipher.label), _padding(values[0])
+    filler = "A" * padding
+    wires = b64decode(filler.join([value[start : len(value) - padding] for value in values]) + filler, None, True)
+    size = len(wires) // len(values)
+    if size * len(values) != len(wires) or size - padding < WIRE_OVERHEAD:
+        raise _Odd
+    fixed = [*enumerate(tokens.wire_prefix(cipher.key_id)), *((size - n, 0) for n in range(padding, 0, -1))]
+    if any(wires[at::size] != bytes([byte]) * len(values) for at, byte in fixed):
+        raise _Odd
+    boxes = range(_BOX, len(wires), size)
+    ends = size - padding - _BOX
+    return [wires[at - NONCE_SIZE : at] for at in boxes], [wires[at : at + ends] for at in boxes]
+
+
+def _put_together(cipher: Cipher, nonces: list[bytes], plain: list[bytes], data: bytes) -> list[str]:
+    """The text of values of one length."""
+    label, header = cipher.label, tokens.wire_prefix(cipher.key_id)
+    boxes = list(map(cipher.aead.raw_seal, nonces, plain, repeat(data)))
+    padding = -(len(header) + NONCE_SIZE + len(boxes[0])) % 3
+    wires = b"".join(chain.from_iterable(zip(repeat(header), nonces, boxes, repeat(bytes(padding)))))
+    text = b64encode_as_string(wires)
+    wide, equals = len(text) // len(plain), "=" * padding
+    return [f"{label}{text[at : at + wide - padding]}{equals}" for at in range(0, len(text), wide)]

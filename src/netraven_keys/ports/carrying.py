@@ -32,6 +32,15 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A part of a table that is carried by itself, by the store's own places; `rows` are about how many it has."""
+
+    first: Any
+    end: Any
+    rows: int
+
+
+@dataclass(frozen=True)
 class Lot:
     """Text values that were read together, to be written together. `places` is the store's own; `next` is where the
     next lot begins, None after the last one. `keys` gives their primary keys."""
@@ -151,14 +160,18 @@ class Target(Protocol):
         Where not, `scan` and `swap` do the same, slower."""
         ...
 
-    @property
-    def overlaps(self) -> bool:
-        """Whether reading, writing and our own work for several lots can go on at once."""
+    def spans(self, rows: int) -> list[Span]:
+        """The table in parts of about so many rows, which several processes may carry at once; a single part where
+        there can be one writer only."""
         ...
 
-    def lot(self, after: Any, rows: int, starts: Sequence[str]) -> Lot:
-        """About so many rows from a place on (None: from the first), those of which the value starts with one of
-        `starts`. Some may be left out. It may be called while a lot is written."""
+    def after_fork(self) -> None:
+        """For a new process: it has connections of its own."""
+        ...
+
+    def lot(self, span: Span, after: Any, rows: int, starts: Sequence[str]) -> Lot:
+        """About so many rows of a span from a place on (None: from its first), those of which the value starts with one
+        of `starts`. Some may be left out."""
         ...
 
     def write(self, lot: Lot, news: Sequence[str | None], agreed: Callable[[], bool]) -> Wrote:

@@ -313,3 +313,7 @@ class UseCounter:
             change_journal(self._inst, self._owned, lambda journal: journal.with_uses(self._key_id, more))
             self._left += more
         self._left -= count
+
+    def give_back(self, count: int) -> None:
+        """Of what was reserved and not used."""
+        self._left += count

@@ -5,7 +5,7 @@ Shared by `rotate` and `reencrypt`. The keyring is looked at again before each b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 from netraven_keys.audit.events import Reencryption
@@ -15,8 +15,7 @@ from netraven_keys.errors import NetravenKeysError
 from netraven_keys.keyring.model import NamedKey
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.keyring.spelling import spell_time
-from netraven_keys.ports import EVERYTHING, Cell, ExposedRow, Lot, Selection
-from netraven_keys.rotation.carrying import Carrying, ManyReencryptor, may_be_carried_in_lots, rows_per_lot, under
+from netraven_keys.ports import EVERYTHING, Cell, ExposedRow, Selection
 from netraven_keys.rotation.prove import TargetCensus, prefix_of, take_census
 from netraven_keys.rotation.reencrypt import Reencryptor
 from netraven_keys.rotation.report import KeyReport
@@ -26,6 +25,7 @@ from netraven_keys.service.destroy import cancel_for
 from netraven_keys.service.followed_keyring import FollowedKeyring
 from netraven_keys.service.installation import PUBLISHED_STALENESS_SECONDS, Installation
 from netraven_keys.service.keyring_access import UseCounter, check_history, read_journal
+from netraven_keys.service.lots import Lots
 from netraven_keys.service.preflight import Checked
 from netraven_keys.service.remembered import Remembered, remember, remembered
 
@@ -79,7 +79,6 @@ class SweepOfKey:
         self._primary = self._followed.primary
         self._counter = UseCounter(inst, owned, self._primary.key_id, block=_USE_BLOCK)
         self._reencryptors: dict[str, Reencryptor] = {}
-        self._many: dict[str, ManyReencryptor] = {}
         self._tallies = {c.managed.name: Tally(c.managed.name) for c in checked}
 
     @property
@@ -161,8 +160,11 @@ class SweepOfKey:
             # With former names a current value may still be bound to one of them, so all are looked at.
             selection = EVERYTHING if managed.rules.former else Selection(but_not=(prefix,))
         yield Stage(self._key.name, f"{title} {managed.name}", total)
-        if lots and total:
-            yield from self._carry_lots(checked)
+        if lots and total and (carried := Lots.of(self._inst, self._followed, checked, self._counter)) is not None:
+            yield AboutToWrite(managed.name)
+            yield from carried.carry(self._tallies[managed.name], total, self._look_again)
+            if carried.are_all(total):
+                return  # what somebody was quicker with, or that would not be written, is met by the proof
         sweep = Sweep(
             target=managed.target,
             present=lambda: self._present(checked),
@@ -174,42 +176,6 @@ class SweepOfKey:
             rows_per_batch=batch_size(checked.facts.longest),
         )
         yield from sweep.one_pass(self._tallies[managed.name])
-
-    def _carry_lots(self, checked: Checked) -> Generator[Event, None, None]:
-        """What is ordinary, some thousands of values at a time: nearly everything, nearly always."""
-        managed = checked.managed
-        if not (may_be_carried_in_lots(managed.rules) and managed.target.takes_lots()):
-            return
-        yield AboutToWrite(managed.name)
-        carrying = Carrying(
-            target=managed.target,
-            present=lambda: self._present_many(checked),
-            reserve=self._counter.reserve,
-            written=lambda lot: self._expose_lot(checked, lot),
-            rows=rows_per_lot(checked.facts.longest, alone=not managed.target.overlaps),
-        )
-        yield from carrying.run(self._tallies[managed.name])
-
-    def _present_many(self, checked: Checked) -> tuple[ManyReencryptor, Callable[[], bool]]:
-        self._look_again()
-        name = checked.managed.name
-        if name not in self._many:
-            self._many[name] = ManyReencryptor(self._owned, checked.managed.rules, width=checked.facts.width)
-        return self._many[name], self._followed.unchanged_since_now()
-
-    def _expose_lot(self, checked: Checked, lot: Lot) -> None:
-        """Values of a version that was marked while the lot was being carried."""
-        key = self._followed.newest_key()
-        marked = [version for version in key.versions if version.was_compromised]
-        if not marked:
-            return
-        keys, at = lot.keys(), spell_time(self._inst.clock.now())
-        found: dict[int, list[ExposedRow]] = {}
-        for version, position in under(lot, marked):
-            row = ExposedRow(checked.managed.name, row_name(keys[position]), at)
-            found.setdefault(version.number, []).append(row)
-        for number, rows in found.items():
-            self._inst.exposures.add(key.name, number, rows)
 
     def _expose(self, checked: Checked, cells: Sequence[Cell]) -> None:
         """Values under a version that is, or was, compromised are on record before they are carried away from it.
@@ -242,7 +208,6 @@ class SweepOfKey:
         self._mark_moment()
         if self._followed.look_again():
             self._reencryptors.clear()
-            self._many.clear()
 
     def _present(self, checked: Checked) -> Reencryptor:
         self._look_again()

@@ -1,25 +1,22 @@
 """Values of a PostgreSQL table, some thousands at a time, in the order in which they lie.
 
-What takes the time elsewhere is left out: no row becomes an object, for a lot crosses the connection as three strings
-(addresses, values read, new values); rows are found by their address (ctid) and not by an index; and no commit is
+What takes the time elsewhere is left out: no row becomes an object, for the values of a lot cross the connection as one
+string; rows are found by reading their blocks again, which are still in memory, and not by an index; and no commit is
 waited for by itself, `settle` waits for all of them. What makes it safe is kept: a value is written only where the one
-that was read still lies at its address, under a lock on the table that keeps triggers from being made meanwhile.
+that was read still lies, under a lock on the table that keeps triggers from being made meanwhile.
 """
 
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 
-from netraven_keys.errors import TargetUnavailable
-from netraven_keys.ports import Lot, RowKey, Wrote
+from netraven_keys.ports import Lot, RowKey, Span, Wrote
 from netraven_keys.targets import postgres
 from netraven_keys.targets.engines import WRITES, reaching
 from netraven_keys.targets.failures import is_of_the_database, unavailable
@@ -29,15 +26,6 @@ from netraven_keys.targets.reflection import Declared, Shape
 _LEAST_RELEASE = (14,)
 # A block of 8 KiB holds fewer. More rows than were expected are left, so that memory stays within bounds.
 _ROWS_OF_A_BLOCK = 300
-_SETTLES_WITHIN_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class _Extent:
-    """Blocks when the first lot was read: what comes after them was written since."""
-
-    end: int
-    rows_per_block: float
 
 
 class PostgresLots:
@@ -47,8 +35,14 @@ class PostgresLots:
         self._engine, self._shape, self._declared, self._place = engine, shape, declared, place
         self._regclass = postgres.regclass(declared)
         self._table, self._column = _spelled(self._regclass), _quoted(shape.column.name)
-        self._keys = ", ".join(_quoted(column.name) for column in shape.key)
-        self._extent: _Extent | None = None
+        names = ", ".join(_quoted(column.name) for column in shape.key)
+        self._key, self._keys = names, "CAST(json_agg(k) AS text)"  # as JSON, made in the cheapest way
+        if len(shape.key) > 1:
+            self._key = f"json_build_array({names})"
+        elif shape.integers[0]:
+            self._keys = "'[' || string_agg(CAST(k AS text), ',') || ']'"
+        elif shape.uuids[0]:
+            self._keys = "'[\"' || string_agg(CAST(k AS text), '\",\"') || '\"]'"
         self._unsettled = False
 
     def possible(self) -> bool:
@@ -70,58 +64,64 @@ class PostgresLots:
 
     # --- reading ----------------------------------------------------------------------------------
 
-    def lot(self, after: int | None, rows: int, starts: Sequence[str]) -> Lot:
-        with reaching(self._place), self._engine.connect() as connection:
-            if after is None or self._extent is None:
-                self._extent = self._measured(connection)
-            first = after or 0
-            end = min(self._extent.end, first + max(1, int(rows / self._extent.rows_per_block)))
-            fits = " OR ".join(f'starts_with({self._column} COLLATE "C", %s)' for _ in starts)
-            places, keys, values = connection.exec_driver_sql(
-                "SELECT string_agg(CAST(at AS text), ' '), CAST(json_agg(k) AS text), string_agg(v, ' ') FROM"
-                f" (SELECT ctid AS at, json_build_array({self._keys}) AS k, {self._column} AS v FROM {self._table}"
-                f" WHERE ctid >= CAST(%s AS tid) AND ctid < CAST(%s AS tid) AND ({fits}) LIMIT %s) AS l",
-                (f"({first},0)", f"({end},0)", *starts, 2 * rows + _ROWS_OF_A_BLOCK),
-            ).one()
-        at, found = (places or "").split(), (values or "").split(" ") if values else []
-        if len(at) != len(found):  # a value with a blank, which is none of ours
-            at, found = [], []
-        following = end if end < self._extent.end else None
-        return Lot(found, at, following, lambda: self._as_keys(keys) if found else [])
-
-    def _measured(self, connection: Connection) -> _Extent:
+    def spans(self, rows: int) -> list[Span]:
+        """Of blocks as they are now: what comes after them was written since."""
         query = sa.text(
             "SELECT pg_relation_size(oid) / CAST(current_setting('block_size') AS int), reltuples, relpages"
             " FROM pg_class WHERE oid = CAST(:t AS regclass)"
         )
-        blocks, rows, pages = connection.execute(query, {"t": self._regclass}).one()
-        if rows <= 0 or pages <= 0:  # nobody has counted yet
-            rows, pages = connection.execute(sa.text(f"SELECT count(*) FROM {self._regclass}")).scalar_one(), blocks
-        return _Extent(int(blocks), max(1.0, rows / max(1, pages)))
+        with reaching(self._place), self._engine.connect() as connection:
+            blocks, tuples, pages = connection.execute(query, {"t": self._regclass}).one()
+            if tuples <= 0 or pages <= 0:  # nobody has counted yet
+                tuples = connection.execute(sa.text(f"SELECT count(*) FROM {self._regclass}")).scalar_one()
+                pages = blocks
+        per_block = max(1.0, tuples / max(1, pages))
+        step = max(1, int(rows / per_block))
+        starts = range(0, int(blocks), step)
+        return [Span(first, min(blocks, first + step), int(step * per_block)) for first in starts]
+
+    def lot(self, span: Span, after: int | None, rows: int, starts: Sequence[str]) -> Lot:
+        first: int = span.first if after is None else after
+        end = min(span.end, first + max(1, int(rows * (span.end - span.first) / max(1, span.rows))))
+        fits = " OR ".join(f'starts_with({self._column} COLLATE "C", %s)' for _ in starts)
+        with reaching(self._place), self._engine.connect() as connection:
+            count, keys, values = connection.exec_driver_sql(
+                f"SELECT count(*), {self._keys}, string_agg(v, ' ') FROM"
+                f" (SELECT {self._key} AS k, {self._column} AS v FROM {self._table}"
+                f" WHERE ctid >= CAST(%s AS tid) AND ctid < CAST(%s AS tid) AND ({fits}) LIMIT %s) AS l",
+                (f"({first},0)", f"({end},0)", *starts, 2 * rows + _ROWS_OF_A_BLOCK),
+            ).one()
+        found = values.split(" ") if values else []
+        if len(found) != count:  # a value with a blank, which is none of ours
+            found = []
+        following = end if end < span.end else None
+        return Lot(found, (f"({first},0)", f"({end},0)"), following, lambda: self._as_keys(keys) if found else [])
 
     def _as_keys(self, keys: str) -> list[RowKey]:
+        rows = json.loads(keys) if len(self._shape.key) > 1 else ([part] for part in json.loads(keys))
         return [
             tuple(uuid.UUID(part) if is_uuid else part for part, is_uuid in zip(row, self._shape.uuids, strict=True))
-            for row in json.loads(keys)
+            for row in rows
         ]
 
     # --- writing ----------------------------------------------------------------------------------
 
     def write(self, lot: Lot, news: Sequence[str | None], agreed: Callable[[], bool]) -> Wrote:
         """Raises TargetUnavailable where no row could be written."""
-        chosen = [(at, old, new) for at, old, new in zip(lot.places, lot.values, news, strict=True) if new is not None]
-        if not chosen:
+        olds, made = lot.values, [new for new in news if new is not None]
+        if len(made) != len(news):
+            olds = [old for old, new in zip(lot.values, news, strict=True) if new is not None]
+        if not made:
             return Wrote()
-        places, olds, made = (" ".join(strings) for strings in zip(*chosen, strict=True))
         try:
             with self._engine.connect().execution_options(**WRITES) as connection, connection.begin() as transaction:
                 is_waited_for = postgres.set_hurried_limits(connection)
                 done = connection.exec_driver_sql(
                     f"UPDATE {self._table} AS t SET {self._column} = v.new"
-                    " FROM unnest(CAST(string_to_array(%s, ' ') AS tid[]), string_to_array(%s, ' '),"
-                    " string_to_array(%s, ' ')) AS v(at, old, new)"
-                    f' WHERE t.ctid = v.at AND t.{self._column} COLLATE "C" = v.old',
-                    (places, olds, made),
+                    " FROM unnest(string_to_array(%s, ' '), string_to_array(%s, ' ')) AS v(old, new)"
+                    " WHERE t.ctid >= CAST(%s AS tid) AND t.ctid < CAST(%s AS tid)"
+                    f' AND t.{self._column} COLLATE "C" = v.old',
+                    (" ".join(olds), " ".join(made), *lot.places),
                 ).rowcount
                 if not (self._is_ordinary(connection) and agreed()):
                     transaction.rollback()
@@ -131,20 +131,16 @@ class PostgresLots:
             if is_of_the_database(problem):
                 raise unavailable(self._place, problem) from None
             return Wrote()
-        return Wrote(done, len(chosen) - done)
+        return Wrote(done, len(made) - done)
 
     def settle(self) -> None:
-        """Raises TargetUnavailable where the server does not come to write its log within a minute."""
+        """One commit that is waited for, and with it all that came before it in the server's log. It has to write
+        something there, or there would be nothing to wait for."""
         if not self._unsettled:
             return
-        until = time.monotonic() + _SETTLES_WITHIN_SECONDS
-        with reaching(self._place), self._engine.connect() as connection:
-            written = connection.exec_driver_sql("SELECT pg_current_wal_insert_lsn()").scalar()
-            query = "SELECT pg_current_wal_flush_lsn() >= CAST(%s AS pg_lsn)"
-            while not connection.exec_driver_sql(query, (str(written),)).scalar():
-                if time.monotonic() > until:
-                    raise TargetUnavailable(f"{self._place}: the server does not write its log to disk")
-                time.sleep(0.02)
+        with reaching(self._place), self._engine.connect() as connection, connection.begin():
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+            connection.exec_driver_sql("SELECT pg_logical_emit_message(true, 'netraven-keys', '')")
         self._unsettled = False
 
 

@@ -48,7 +48,8 @@ class Declared:
 class Shape:
     """What reflection found. `page` are the columns to page by: the rowid where SQLite has one, else the
     primary key. `bindable_key` says whether its types have a fixed spelling as text; `plain` whether the column is of a
-    text type that every server has, and the primary key of integers, such text and UUIDs (`uuids` says which)."""
+    text type that every server has, and the primary key of integers, such text and UUIDs; `integers` and `uuids` say
+    which."""
 
     table: sa.TableClause
     key: tuple[sa.ColumnClause[Any], ...]
@@ -58,6 +59,7 @@ class Shape:
     width: int | None
     bindable_key: bool
     plain: bool
+    integers: tuple[bool, ...]
     uuids: tuple[bool, ...]
 
 
@@ -94,6 +96,7 @@ def reflect(connection: Connection, declared: Declared) -> Shape:
         bindable_key=all(isinstance(kind, bindable) for kind in key_types.values()),
         plain=_is_plain(columns[declared.column]["type"])
         and all(isinstance(kind, sa.Integer | sa.Uuid) or _is_plain(kind) for kind in key_types.values()),
+        integers=tuple(isinstance(kind, sa.Integer) for kind in key_types.values()),
         uuids=tuple(isinstance(kind, sa.Uuid) for kind in key_types.values()),
     )
 

@@ -30,6 +30,7 @@ from netraven_keys.ports import (
     Pattern,
     RowKey,
     Selection,
+    Span,
     Stored,
     Swap,
     TargetFacts,
@@ -189,6 +190,8 @@ class SqlColumn:
         return sa.type_coerce(sa.collate(sa.cast(shape.column, sa.Text), "C"), Raw())
 
     def _starts_with(self, prefix: Stored) -> sa.ColumnElement[bool]:
+        if self._postgres and not self._shape.binary:
+            return sa.func.starts_with(self._exact, prefix, type_=sa.Boolean())
         return sa.func.substr(self._exact, 1, len(prefix), type_=Raw()) == prefix
 
     def count(self, patterns: Sequence[Pattern]) -> Count:
@@ -316,17 +319,19 @@ class SqlColumn:
             return False
         return self._lots.possible()
 
-    @property
-    def overlaps(self) -> bool:
-        return self._postgres
-
     @cached_property
     def _lots(self) -> PostgresLots | SqliteLots:
         lots = PostgresLots if self._postgres else SqliteLots
         return lots(self._engine, self._shape, self._declared, self.place)
 
-    def lot(self, after: Any, rows: int, starts: Sequence[str]) -> Lot:
-        return self._lots.lot(after, rows, starts)
+    def spans(self, rows: int) -> list[Span]:
+        return self._lots.spans(rows)
+
+    def after_fork(self) -> None:
+        self._engine.dispose(close=False)
+
+    def lot(self, span: Span, after: Any, rows: int, starts: Sequence[str]) -> Lot:
+        return self._lots.lot(span, after, rows, starts)
 
     def write(self, lot: Lot, news: Sequence[str | None], agreed: Callable[[], bool]) -> Wrote:
         return self._lots.write(lot, news, agreed)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 
-from netraven_keys.ports import Lot, RowKey, Wrote
+from netraven_keys.ports import Lot, RowKey, Span, Wrote
 from netraven_keys.targets.engines import HURRIED, WRITES, reaching
 from netraven_keys.targets.failures import is_a_lock, is_of_the_database, unavailable
 from netraven_keys.targets.reflection import Declared, Shape
@@ -38,7 +38,11 @@ class SqliteLots:
         query = "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(?)"
         return connection.exec_driver_sql(query, (self._declared.table,)).scalar() == 0
 
-    def lot(self, after: int | None, rows: int, starts: Sequence[str]) -> Lot:
+    def spans(self, rows: int) -> list[Span]:
+        """One: there is one writer."""
+        return [Span(None, None, rows)]
+
+    def lot(self, span: Span, after: int | None, rows: int, starts: Sequence[str]) -> Lot:
         # Compared as bytes, and only text: blobs sort behind all of it.
         fits = " OR ".join(
             f"({self._column} COLLATE BINARY >= ? AND {self._column} COLLATE BINARY < ?)" for _ in starts

@@ -21,6 +21,7 @@ from netraven_keys.ports import (
     Pattern,
     RowKey,
     Selection,
+    Span,
     Stored,
     Swap,
     TargetFacts,
@@ -222,12 +223,16 @@ class MemoryTarget:
                 results.append(Swap.MISSED)
         return results
 
-    overlaps = False
-
     def takes_lots(self) -> bool:
         return not self.binary
 
-    def lot(self, after: Any, rows: int, starts: Sequence[str]) -> Lot:
+    def spans(self, rows: int) -> list[Span]:
+        return [Span(None, None, len(self.rows))]
+
+    def after_fork(self) -> None:
+        """Each process has a copy."""
+
+    def lot(self, span: Span, after: Any, rows: int, starts: Sequence[str]) -> Lot:
         cells = [
             Cell(key, value, key)
             for key, value in sorted(self.rows.items())

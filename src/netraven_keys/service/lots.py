@@ -1,0 +1,150 @@
+"""The ordinary values of one target, carried in lots: by this process, and another beside it where there are many."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.keyring.spelling import spell_time
+from netraven_keys.ports import ExposedRow, Lot, Span
+from netraven_keys.rotation.carrying import (
+    CarriedLot,
+    Carrying,
+    ManyReencryptor,
+    Pace,
+    may_be_carried_in_lots,
+    ordinary,
+    under,
+)
+from netraven_keys.rotation.sweep import Progress, Tally, row_name
+from netraven_keys.service import lanes
+from netraven_keys.service.followed_keyring import FollowedKeyring
+from netraven_keys.service.installation import Installation
+from netraven_keys.service.keyring_access import UseCounter
+from netraven_keys.service.lanes import Lanes, Left, Step
+from netraven_keys.service.preflight import Checked
+
+# This process is one of them. More would carry faster, and leave less of the database to the application.
+PROCESSES = 2
+# Below that another process is not worth its beginning.
+MANY = 20_000
+_ROWS_OF_A_SPAN = 10_000
+
+
+class _Spent(Exception):
+    """More values than were expected, and counted as encryptions, before they were met."""
+
+
+class Lots:
+    """Made for one sweep of one target."""
+
+    def __init__(self, inst: Installation, followed: FollowedKeyring, checked: Checked, counter: UseCounter) -> None:
+        self._inst, self._followed, self._checked, self._counter = inst, followed, checked, counter
+        self._target, self._pace = checked.managed.target, Pace(checked.facts.longest)
+        self._made: tuple[OwnedKeyring, ManyReencryptor] | None = None
+        self._used: dict[Span, int] = {}  # of what lanes may encrypt, what they did
+
+    @classmethod
+    def of(cls, inst: Installation, followed: FollowedKeyring, checked: Checked, counter: UseCounter) -> Lots | None:
+        """None where each value has to be looked at by itself. Raises TargetUnavailable."""
+        if may_be_carried_in_lots(checked.managed.rules) and checked.managed.target.takes_lots():
+            return cls(inst, followed, checked, counter)
+        return None
+
+    def are_all(self, total: int) -> bool:
+        """Whether all that is to be rewritten is ordinary, as it was counted before."""
+        versions = self._checked.census.versions
+        return total == sum(versions.get(v.number, 0) for v in ordinary(self._followed.key, self._followed.primary))
+
+    def carry(self, tally: Tally, total: int, look_again: Callable[[], None]) -> Iterator[Progress]:
+        """`total`: how many there are, about. Raises TargetUnavailable, what `look_again` raises, and StorageFailed."""
+        spans = deque(self._target.spans(_ROWS_OF_A_SPAN))
+        beside = min(PROCESSES, len(os.sched_getaffinity(0))) - 1
+        if total < MANY or len(spans) == 1 or not lanes.possible(beside + 1):
+            beside = 0
+        carrying = self._carrying(look_again, self._counter.reserve)
+        with Lanes(beside, self._in_a_lane, self._target.after_fork) as others:
+            while spans or others.busy:
+                if not spans:
+                    yield from self._heard(others, spans, tally, patient=True)
+                    continue
+                here = spans.popleft()
+                self._give(others, spans)
+                for carried in carrying.run(here):
+                    yield self._tallied(self._told(carried), tally)
+                    yield from self._heard(others, spans, tally, patient=False)
+                    self._give(others, spans)
+
+    def _carrying(self, look_again: Callable[[], object], reserve: Callable[[int], None]) -> Carrying:
+        def present() -> tuple[ManyReencryptor, Callable[[], bool]]:
+            look_again()
+            owned = self._followed.owned
+            if self._made is None or self._made[0] is not owned:
+                self._made = owned, ManyReencryptor(owned, self._checked.managed.rules, width=self._checked.facts.width)
+            return self._made[1], self._followed.unchanged_since_now()
+
+        return Carrying(self._target, present, reserve, self._inst.clock, self._pace)
+
+    # --- beside this process ----------------------------------------------------------------------
+
+    def _give(self, others: Lanes, spans: deque[Span]) -> None:
+        """What a lane may encrypt is counted before it gets the span."""
+        while spans and others.free:
+            span = spans.popleft()
+            self._counter.reserve(_budget(span))
+            others.give(span)
+
+    def _in_a_lane(self, span: Span) -> Iterator[Step]:
+        """In another process."""
+        left = _budget(span)
+
+        def reserve(count: int) -> None:
+            nonlocal left
+            left -= count
+            if left < 0:
+                raise _Spent
+
+        for carried in self._carrying(self._followed.look_again, reserve).run(span):
+            yield self._told(carried)
+
+    def _heard(self, others: Lanes, spans: deque[Span], tally: Tally, *, patient: bool) -> Iterator[Progress]:
+        for span, told in others.heard(patient=patient):
+            if isinstance(told, Step):
+                self._used[span] = self._used.get(span, 0) + told.seen
+                yield self._tallied(told, tally)
+            elif isinstance(told, Left):
+                spans.append(span)
+            else:
+                self._counter.give_back(_budget(span) - self._used.pop(span, 0))
+
+    # --- what became of it ------------------------------------------------------------------------
+
+    def _told(self, carried: CarriedLot) -> Step:
+        lot, wrote = carried.lot, carried.wrote
+        listed = tuple(self._to_list(lot)) if wrote.written else ()
+        return Step(len(lot.values), wrote.written, wrote.missed, listed)
+
+    def _to_list(self, lot: Lot) -> Iterator[tuple[int, str]]:
+        """Rows under a version that was marked while the lot was being carried."""
+        marked = [version for version in self._followed.newest_key().versions if version.was_compromised]
+        if not marked:
+            return
+        keys = lot.keys()
+        for version, position in under(lot, marked):
+            yield version.number, row_name(keys[position])
+
+    def _tallied(self, step: Step, tally: Tally) -> Progress:
+        tally.re_encrypted += step.written
+        tally.skipped_conflict += step.missed
+        at = spell_time(self._inst.clock.now())
+        for number in {number for number, _ in step.listed}:
+            rows = [ExposedRow(self._target.name, row, at) for version, row in step.listed if version == number]
+            self._inst.exposures.add(self._followed.key.name, number, rows)
+        return Progress(self._target.name, step.seen, step.written)
+
+
+def _budget(span: Span) -> int:
+    """More than it can have, unless nobody counts it any more."""
+    return 2 * span.rows + 1000

@@ -1,0 +1,33 @@
+"""How many rows are carried together: as many as are written in the time that others may wait."""
+
+from __future__ import annotations
+
+from netraven_keys.rotation.carrying import Pace
+
+
+def settled(pace: Pace, seconds_each: float) -> int:
+    for _ in range(40):
+        pace.took(pace.rows, pace.rows * seconds_each)
+    return pace.rows
+
+
+def test_it_goes_to_what_takes_25_ms_within_its_bounds() -> None:
+    assert 2300 <= settled(Pace(100), 10e-6) <= 2700
+    assert settled(Pace(100), 1e-9) == settled(Pace(100), 0) == 5000
+    assert settled(Pace(100), 1.0) == 250
+
+
+def test_a_lot_of_long_values_stays_within_16_mib() -> None:
+    pace = Pace(1024 * 1024)
+    assert pace.rows == 16
+    assert settled(pace, 1e-9) == settled(pace, 1.0) == 16
+    assert settled(Pace(64 * 1024 * 1024), 1e-9) == 1
+    assert Pace(0).rows == 2500
+
+
+def test_one_slow_lot_halves_it_at_most_and_a_small_one_says_nothing() -> None:
+    pace = Pace(100)
+    pace.took(2500, 60)
+    assert pace.rows == 1250
+    pace.took(10, 60)
+    assert pace.rows == 1250
