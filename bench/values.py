@@ -19,7 +19,7 @@ from bench.installation import KEY, PLACE, Bench
 from netraven_keys.client import open_keyring
 
 SIZES = (16, 256, 4096, 65536)
-_BARE, _OURS, _TINK, _FERNET = "bare AESGCM", "the client", "Tink", "Fernet"
+_BARE, _OURS, _TEXT, _TINK, _FERNET = "bare AESGCM", "the client", "the client, text form", "Tink", "Fernet (text)"
 
 
 def client_figures(directory: Path, *, runs: int) -> list[Figure]:
@@ -43,20 +43,23 @@ def client_figures(directory: Path, *, runs: int) -> list[Figure]:
     for size in SIZES:
         plain, nonce = os.urandom(size), os.urandom(12)
         sealed = [
-            client.encrypt(KEY, plain, **PLACE),
+            client.encrypt_binary(KEY, plain, **PLACE),
             theirs.encrypt(plain, data),
             fernet.encrypt(plain),
             bare.encrypt(nonce, plain, data),
         ]
+        text = client.encrypt(KEY, plain, **PLACE)
         opening: dict[str, Callable[[], object]] = {
             _BARE: partial(bare.decrypt, nonce, sealed[3], data),
             _OURS: partial(client.decrypt, sealed[0], **PLACE),
+            _TEXT: partial(client.decrypt, text, **PLACE),
             _TINK: partial(theirs.decrypt, sealed[1], data),
             _FERNET: partial(fernet.decrypt, sealed[2]),
         }
         sealing: dict[str, Callable[[], object]] = {
             _BARE: partial(_bare_encrypt, bare, plain, data),
-            _OURS: partial(client.encrypt, KEY, plain, **PLACE),
+            _OURS: partial(client.encrypt_binary, KEY, plain, **PLACE),
+            _TEXT: partial(client.encrypt, KEY, plain, **PLACE),
             _TINK: partial(theirs.encrypt, plain, data),
             _FERNET: partial(fernet.encrypt, plain),
         }

@@ -52,7 +52,7 @@ def test_a_value_of_a_version_not_seen_yet_is_read_at_once(sqlite_site: Site) ->
     old, new = sqlite_site.client(), None
     sqlite_site.ok(*FORCE)
     new = sqlite_site.client().encrypt("credentials", "fresh", **PLACE)
-    old._looked_at = time.monotonic() + 60  # as if it had just looked
+    old._good_until = time.monotonic() + 60  # as if it had just looked
     assert old.decrypt(new, **PLACE) == b"fresh"
 
 
@@ -71,7 +71,7 @@ def test_one_reload_serves_all_threads(sqlite_site: Site, monkeypatch: pytest.Mo
         return real(self)
 
     monkeypatch.setattr(DirectoryStore, "load", counted)
-    keys._looked_at = time.monotonic() + 60
+    keys._good_until = time.monotonic() + 60
     results: list[bytes] = []
     threads = [threading.Thread(target=lambda: results.append(keys.decrypt(token, **PLACE))) for _ in range(50)]
     for thread in threads:
@@ -107,7 +107,7 @@ def test_it_survives_fork(sqlite_site: Site) -> None:
     child = os.fork()
     if child == 0:
         try:
-            keys._looked_at = 0.0
+            keys._good_until = 0.0
             ok = keys.decrypt(token, **PLACE) == b"x"
             os.write(writing, keys.encrypt("credentials", "y", **PLACE).encode() if ok else b"wrong")
         finally:

@@ -293,7 +293,7 @@ def test_an_outage_collects_no_plaintexts_in_an_exception(sqlite_site: Site) -> 
     sqlite_site.credentials(1)
     keys: ApplicationKeyring = sqlite_site.client()
     (sqlite_site.keys / "keyring.json").rename(sqlite_site.keys / "away")
-    keys._looked_at = 0.0
+    keys._good_until = 0.0
     lengths = []
     for number in range(5):
         with pytest.raises(KeyringUnreadable) as caught:

@@ -124,7 +124,7 @@ def test_every_way_to_fail_is_clean(sqlite_site: Site, sqlite_engine: sa.Engine)
     def out_of_reach() -> ApplicationKeyring:
         keyring = sqlite_site.client()
         (sqlite_site.keys / "keyring.json").rename(sqlite_site.keys / "away")
-        keyring._looked_at = 0.0
+        keyring._good_until = 0.0
         return keyring
 
     cases: list[tuple[EncryptedText, type[NetravenKeysError], object]] = [

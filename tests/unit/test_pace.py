@@ -1,8 +1,10 @@
-"""How many rows are carried together: as many as are written in the time that others may wait."""
+"""What is carried together: ordinary values, and as many as are written in the time that others may wait."""
 
 from __future__ import annotations
 
-from netraven_keys.rotation.carrying import Pace
+from netraven_keys.keyring.model import State
+from netraven_keys.rotation.carrying import Pace, ordinary
+from tests.unit.keyrings import activated, in_state, keyring_with
 
 
 def settled(pace: Pace, seconds_each: float) -> int:
@@ -31,3 +33,19 @@ def test_one_slow_lot_halves_it_at_most_and_a_small_one_says_nothing() -> None:
     assert pace.rows == 1250
     pace.took(10, 60)
     assert pace.rows == 1250
+
+
+def test_values_that_have_to_be_listed_or_cannot_be_read_are_not_ordinary() -> None:
+    owned = keyring_with("credentials")
+    for _ in range(4):
+        owned = activated(owned, "credentials")
+    for state, is_ordinary in (
+        (State.DEACTIVATED, True),
+        (State.DESTROY_SCHEDULED, True),
+        (State.COMPROMISED, False),
+        (State.DESTROYED, False),
+    ):
+        key = in_state(owned.keyring, "credentials", 2, state).key("credentials")
+        found = [version.number for version in ordinary(key, key.version(4))]
+        assert found == ([1, 2, 3] if is_ordinary else [1, 3]), state
+        assert [version.number for version in ordinary(key, key.version(2))] == [1]

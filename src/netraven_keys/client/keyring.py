@@ -36,12 +36,14 @@ from netraven_keys.errors import (
 from netraven_keys.keyring.model import Origin
 from netraven_keys.keyring.opened import OpenedKeyring, open_document
 from netraven_keys.storage.directory import DirectoryStore, Stamp
+from netraven_keys.values.ordinary import Open, OrdinaryWriter, ordinary_reader
 from netraven_keys.values.place import Place, Row
 from netraven_keys.values.reading import ValueReader
 from netraven_keys.values.writing import Writer
 
 STALENESS_SECONDS = 1.0
 _LOOK_EVERY = STALENESS_SECONDS / 2
+_now = time.monotonic
 
 
 @dataclass
@@ -53,6 +55,9 @@ class _Snapshot:
     compromised: frozenset[tuple[str, int]]
     readers: dict[tuple[str, str, str, bool], ValueReader] = field(default_factory=dict)
     writers: dict[tuple[str, str, str, bool], Writer] = field(default_factory=dict)
+    # By table and column; and by key, table and column.
+    ordinary: dict[tuple[str, str], Open] = field(default_factory=dict)
+    encrypting: dict[tuple[str, str, str], OrdinaryWriter] = field(default_factory=dict)
 
 
 def open_keyring(
@@ -97,7 +102,8 @@ class ApplicationKeyring:
         self._uses = CompromisedUses()
         self._trouble: tuple[type[NetravenKeysError], str, str | None] | None = None
         self._snapshot = self._load()
-        self._looked_at = time.monotonic()
+        self._good_until = 0.0
+        self._looked()
         reference = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _after_fork(reference))
 
@@ -120,19 +126,32 @@ class ApplicationKeyring:
 
         Raises UnknownKey, NothingEncrypts, KeyringUnreadable, RolledBack, UsageError, PlaintextUnsupported.
         """
-        return self._writer(key, table, column, row).text(_encoded(plaintext), row)
+        given = _encoded(plaintext)
+        ordinary = self._ordinary_writer(key, table, column) if row is None else None
+        made = None if ordinary is None else ordinary.text(given)
+        return self._writer(key, table, column, row).text(given, row) if made is None else made
 
     def encrypt_binary(
         self, key: str, plaintext: str | bytes, *, table: str, column: str, row: Row | None = None
     ) -> bytes:
         """The binary form, for a binary column. Raises as `encrypt` does."""
-        return self._writer(key, table, column, row).binary(_encoded(plaintext), row)
+        given = _encoded(plaintext)
+        ordinary = self._ordinary_writer(key, table, column) if row is None else None
+        made = None if ordinary is None else ordinary.binary(given)
+        return self._writer(key, table, column, row).binary(given, row) if made is None else made
 
     def decrypt(self, token: str | bytes, *, table: str, column: str, row: Row | None = None) -> bytes:
         """The plaintext. Reads what the declared target accepts, at its present and former names.
 
         Raises DecryptionFailed (one class per reason) and UsageError; never returns its input.
         """
+        if row is None and _now() < self._good_until:
+            read = self._snapshot.ordinary.get((table, column))
+            if read is not None and (plain := read(token)) is not None:
+                return plain
+        return self._decrypt(token, table, column, row)
+
+    def _decrypt(self, token: str | bytes, table: str, column: str, row: Row | None) -> bytes:
         try:
             return self._open(token, table, column, row)
         except UnknownKeyId:
@@ -157,10 +176,18 @@ class ApplicationKeyring:
         if reader is None:
             reader = ValueReader(snapshot.opened, key, declared.place, accept=declared.accept, former=declared.former)
             snapshot.readers[place] = reader
+            self._remember_reader(snapshot, table, column, declared)
         found = reader.open(token, row)
         if found.version is not None and (key, found.version) in snapshot.compromised:
             self._uses.count(key, found.version)
         return found.plaintext.expose()
+
+    def _remember_reader(self, snapshot: _Snapshot, table: str, column: str, declared: Column) -> None:
+        """For the calls after this one, of which nearly all are ordinary."""
+        if not declared.place.bind_row:
+            keys = [declared.key] if declared.key else [key.name for key in snapshot.opened.keyring.keys]
+            readable = [key for key in keys if snapshot.opened.may_use(key)]
+            snapshot.ordinary[table, column] = ordinary_reader(snapshot.opened, readable, declared.place)
 
     def _column(self, table: str, column: str, row: Row | None) -> Column:
         """The declared column, or a plain one of no particular key."""
@@ -188,6 +215,12 @@ class ApplicationKeyring:
             raise UnknownKeyId(f"no key of this keyring has the key id {parsed.key_id:08x}")
         return found[0].name
 
+    def _ordinary_writer(self, key: str, table: str, column: str) -> OrdinaryWriter | None:
+        """None where it is time to look at the keyring, or something is to be said."""
+        if self._trouble is not None or time.monotonic() >= self._good_until:
+            return None
+        return self._snapshot.encrypting.get((key, table, column))
+
     def _writer(self, key: str, table: str, column: str, row: Row | None) -> Writer:
         snapshot = self._present()
         if self._trouble is not None:
@@ -205,6 +238,8 @@ class ApplicationKeyring:
         if writer is None:
             writer = Writer(snapshot.opened, key, declared.place)
             snapshot.writers[place] = writer
+            if not declared.place.bind_row:
+                snapshot.encrypting[key, table, column] = OrdinaryWriter(snapshot.opened, key, declared.place)
         return writer
 
     # --- following the keyring --------------------------------------------------------------------
@@ -222,8 +257,11 @@ class ApplicationKeyring:
             raise ForbiddenSecret("the keyring opens with a development secret, which production does not allow")
         return _Snapshot(opened, stamp, compromised_versions(opened.keyring))
 
+    def _looked(self) -> None:
+        self._good_until = time.monotonic() + _LOOK_EVERY
+
     def _present(self) -> _Snapshot:
-        if time.monotonic() - self._looked_at >= _LOOK_EVERY:
+        if time.monotonic() >= self._good_until:
             self._look()
         return self._snapshot
 
@@ -233,7 +271,7 @@ class ApplicationKeyring:
         with self._lock:
             if self._snapshot is not seen:
                 return True
-            if not at_once and time.monotonic() - self._looked_at < _LOOK_EVERY:
+            if not at_once and time.monotonic() < self._good_until:
                 return False
             return self._take_in()
 
@@ -247,7 +285,7 @@ class ApplicationKeyring:
             self._trouble = (KeyringUnreadable, said, None)
             return False
         finally:
-            self._looked_at = time.monotonic()
+            self._looked()
         before, after = self._snapshot.opened.keyring, fresh.opened.keyring
         if after.keyring_id != before.keyring_id:
             self._trouble = (

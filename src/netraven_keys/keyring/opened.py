@@ -43,6 +43,10 @@ class OpenedKeyring:
     def __repr__(self) -> str:
         return f"<OpenedKeyring {self.keyring.keyring_id} epoch {self.keyring.epoch} by slot {self.slot.name!r}>"
 
+    def may_use(self, name: str) -> bool:
+        """Whether the slot gives this key."""
+        return name in self._wrapping
+
     def sealer(self, name: str) -> seal.Sealer:
         """Raises UnknownKey: there is no such key, or this slot may not use it."""
         self.keyring.key(name)
