@@ -7,7 +7,7 @@ DIR ?= demo
 # The tests start databases of their own, and wait for them more than they compute.
 JOBS ?= 3
 
-.PHONY: help demo test image test-containers faults faults-kill faults-errors faults-power faults-database faults-races faults-states faults-clock faults-fuzz faults-tampering faults-hygiene faults-removals reliability check format reference lock clean
+.PHONY: help demo test image test-containers faults faults-kill faults-errors faults-power faults-database faults-races faults-states faults-clock faults-fuzz faults-tampering faults-hygiene faults-removals reliability bench check format reference lock clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ faults-tampering: .venv-dev/ready ## every bit flipped, every length
 
 reliability: .venv-dev/ready ## write docs/reliability.md from the tests and the figures of the last long runs
 	PYTHONPATH=. $(DEV)/python scripts/reliability.py
+
+bench: .venv-dev/ready ## how fast it is, beside its floors and peers (BENCH="--only postgres --rows 100000"; build/bench/figures.json)
+	@$(DEV)/python -m bench $(BENCH)
 
 check: .venv-dev/ready ## format, lint, types, import contracts, generated pages, Dockerfiles
 	$(DEV)/ruff format --check

@@ -1,0 +1,27 @@
+"""The bench measures what it says, in its shortest form: how fast it was is not looked at here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_kind_of_figure_is_made_beside_its_floor_and_peers(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "bench", "--rows", "1500", "--runs", "1", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    figures = {figure["name"]: figure for figure in found["figures"]}
+    assert len(figures) == 12
+    for figure in figures.values():
+        assert {figure["ours"], figure["floor"]} <= figure["seconds"].keys()
+        assert all(one > 0 for seconds in figure["seconds"].values() for one in seconds)
+        assert figure["name"] in done.stdout
+    assert set(found["application"]["milliseconds"]) == {"idle", "while values are carried"}
+    assert [one["rows"] for one in found["growth"]] == [1500]
+    assert str(tmp_path) not in out.read_text()
