@@ -96,7 +96,7 @@ def running(site: Site, door: Sequence[str] = VERB) -> Iterator[Process]:
 
 def stale(site: Site, rows: int) -> dict[str, str]:
     """So many values under version 1, and version 2 active: a run sweeps them."""
-    truth = site.credentials(rows)
+    truth = site.credentials(rows, bind="row")  # one value after the other
     old = [{"id": row, "value": value} for row, value in site.values().items()]
     site.ok("rotate", "--force", "--reason", "test")
     site.execute("UPDATE credentials SET password = :value WHERE id = :id", old)

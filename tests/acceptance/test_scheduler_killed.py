@@ -119,7 +119,7 @@ def test_a_stop_in_mid_sweep_is_quick_and_the_next_run_finishes(site: Site, numb
     assert 0 < under_v1(site) < ROWS, "the signal is meant to fall into the sweep"
     site.ok("schedule", "--once")
     assert labels(site) == {"nrk:v2:"}
-    assert site.plaintexts() == truth
+    assert site.plaintexts(bind="row") == truth
     assert site.ok("status", "--check", "--json").json["wrong"] == []
 
 
@@ -140,7 +140,7 @@ def test_a_kill_in_mid_sweep_is_recovered_by_the_next_start(site: Site) -> None:
         process.stop()
     assert process.popen.returncode == 0
     assert labels(site) == {"nrk:v2:"}
-    assert site.plaintexts() == truth
+    assert site.plaintexts(bind="row") == truth
     site.ok("status", "--check")
 
 

@@ -66,7 +66,7 @@ def test_a_database_that_goes_away_in_mid_sweep_is_said_and_the_sweep_is_finishe
     assert under_v1(site) > 0
     site.ok("schedule", "--once")
     assert labels(site) == {"nrk:v2:"}
-    assert site.plaintexts() == truth
+    assert site.plaintexts(bind="row") == truth
 
 
 def test_a_log_that_nobody_reads_any_more_ends_no_scheduler(sqlite_site: Site) -> None:

@@ -60,6 +60,8 @@ from netraven_keys.legacy import netraven
 from netraven_keys.masterkeys import generated, passphrase, shamir
 from netraven_keys.masterkeys.from_text import master_key_from_text
 from netraven_keys.masterkeys.generated import GeneratedMasterKey
+from netraven_keys.rotation.carrying import ManyReencryptor
+from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.scheduling import alarms
 from netraven_keys.scheduling.state import ScheduleState, from_json, to_json
 from netraven_keys.scheduling.timetable import Timetable
@@ -74,6 +76,7 @@ from netraven_keys.storage.exposures import ExposureDirectory
 from netraven_keys.storage.schedule import ScheduleDirectory
 from netraven_keys.values.finding import Finder
 from netraven_keys.values.formats import ACCEPTED
+from netraven_keys.values.ordinary import ordinary_reader
 from netraven_keys.values.reading import ValueReader
 from tests.faults import fuzz_keys as made
 from tests.faults.fuzz_keys import ID, KEYRING, MASTER, OWNED, READER
@@ -184,7 +187,22 @@ def _opens(value: str | bytes, data: bytes) -> bool:
 def stored_value(data: bytes) -> bool:
     """In a text column and in a binary one."""
     as_text = _opens(_text(data), data)
+    _short_ways_agree(_text(data))
+    _short_ways_agree(data)
     return _opens(data, data) or as_text
+
+
+_LONG_WAY = ValueReader(OWNED, "credentials", PASSWORD, service=True)
+_SHORT_WAY = ordinary_reader(OWNED, ["credentials"], PASSWORD)
+_MANY = ManyReencryptor(OWNED, TargetRules("t", "credentials", PASSWORD), width=None).recryption
+
+
+def _short_ways_agree(value: str | bytes) -> None:
+    """With the long one, where they say anything."""
+    plain = _SHORT_WAY(value)
+    assert plain is None or _LONG_WAY.open(value, None).plaintext.expose() == plain
+    [new] = _MANY.texts([value]) if isinstance(value, str) else [None]
+    assert new is None or _LONG_WAY.open(new, None).plaintext.same_as(_LONG_WAY.open(value, None).plaintext)
 
 
 @target("plain", made.TEXT, made.BINARY, *made.WRAPPED.values())

@@ -185,7 +185,7 @@ def test_years_forwards_and_back_between_runs_destroy_nothing_early_and_make_no_
 
 
 @pytest.mark.fault("D1", "D2", "D3")
-@pytest.mark.parametrize("method", ["count", "scan", "swap"])
+@pytest.mark.parametrize("method", ["count", "lot", "write", "scan", "swap"])
 def test_years_forwards_and_back_in_the_middle_of_a_run_change_no_outcome(sqlite_site: Site, method: str) -> None:
     chance = random.Random(f"{SEED}-within-{method}")
     with_policy(sqlite_site, kept=0, after=14)

@@ -40,6 +40,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "config/document.py": ("settings", "client-settings", "setting-in-a-variable"),
     "config/master_keys.py": ("client-settings",),
     "config/secrets.py": ("master-key",),
+    "crypto/recrypt.py": ("stored-value",),
     "crypto/token.py": ("text-value", "binary-value"),
     "evidence/page.py": ("signed-evidence", "evidence-page"),
     "evidence/statement.py": ("evidence", "signed-evidence"),
@@ -61,6 +62,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "storage/exposures.py": ("exposures",),
     "storage/schedule.py": ("schedule",),
     "values/finding.py": ("dump",),
+    "values/ordinary.py": ("stored-value",),
 }
 # What reads only what another module has parsed, verified or written.
 NO_READERS = {
@@ -78,6 +80,7 @@ NO_READERS = {
     "service/destroy.py": "times in the MACed journal",
     "service/evidence.py": "lines of a log that was verified (audit-acts, signed-evidence)",
     "service/upkeep_findings.py": "the time of a line, as audit_commands.py",
+    "targets/postgres_lots.py": "primary keys, as the server told them in JSON of its own",
     "testing/memory.py": "the test kit",
 }
 

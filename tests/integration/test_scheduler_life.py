@@ -129,6 +129,8 @@ def spoiled(method: str, act: Callable[[], None]) -> Callable[[Installation], In
         def __getattr__(self, name: str) -> Any:
             if name == method:
                 act()
+            if name == "takes_lots" and method in ("scan", "swap"):  # which are met where they would not
+                return lambda: False
             return getattr(self._target, name)
 
     def spoil(inst: Installation) -> Installation:
@@ -207,7 +209,7 @@ def kill() -> None:
     raise Killed
 
 
-@pytest.mark.parametrize("method", ["preflight", "scan", "swap", "count"])
+@pytest.mark.parametrize("method", ["preflight", "lot", "write", "scan", "swap", "count"])
 def test_a_run_that_was_killed_is_recovered_and_finished(life: Life, method: str) -> None:
     truth = life.site.plaintexts()
     life.clock.move(days=86)

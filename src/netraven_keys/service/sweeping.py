@@ -162,9 +162,10 @@ class SweepOfKey:
         yield Stage(self._key.name, f"{title} {managed.name}", total)
         if lots and total and (carried := Lots.of(self._inst, self._followed, checked, self._counter)) is not None:
             yield AboutToWrite(managed.name)
+            before = self._tallies[managed.name].re_encrypted
             yield from carried.carry(self._tallies[managed.name], total, self._look_again)
-            if carried.are_all(total):
-                return  # what somebody was quicker with, or that would not be written, is met by the proof
+            if carried.are_all(total) and self._tallies[managed.name].re_encrypted - before >= total:
+                return  # the proof looks for more
         sweep = Sweep(
             target=managed.target,
             present=lambda: self._present(checked),
