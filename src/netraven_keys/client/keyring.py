@@ -102,6 +102,7 @@ class ApplicationKeyring:
         self._uses = CompromisedUses()
         self._trouble: tuple[type[NetravenKeysError], str, str | None] | None = None
         self._snapshot = self._load()
+        self._ordinary = self._snapshot.ordinary
         self._good_until = 0.0
         self._looked()
         reference = weakref.ref(self)
@@ -146,8 +147,11 @@ class ApplicationKeyring:
         Raises DecryptionFailed (one class per reason) and UsageError; never returns its input.
         """
         if row is None and _now() < self._good_until:
-            read = self._snapshot.ordinary.get((table, column))
-            if read is not None and (plain := read(token)) is not None:
+            try:
+                plain = self._ordinary[table, column](token)
+            except KeyError:
+                plain = None
+            if plain is not None:
                 return plain
         return self._decrypt(token, table, column, row)
 
@@ -303,7 +307,7 @@ class ApplicationKeyring:
             )
             return False
         self._trouble = None
-        self._snapshot = fresh
+        self._snapshot, self._ordinary = fresh, fresh.ordinary
         return changed
 
 
