@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,10 @@ def growth(directory: Path, sizes: tuple[int, ...] = SIZES) -> list[dict[str, An
             process = subprocess.Popen(
                 command, env=bench.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
-            if process.stdout is None:
-                raise RuntimeError("no output")
-            out = process.stdout.read()
-            _, status, usage = os.wait4(process.pid, 0)
+            highest = _watched(process)
+            out, _ = process.communicate()
             [report] = json.loads(out)["keys"]
-            if status or not report["complete"] or report["rows"]["re_encrypted"] != rows:
+            if process.returncode or not report["complete"] or report["rows"]["re_encrypted"] != rows:
                 raise RuntimeError(f"the rotation of {rows} rows did not end")
             seconds = report["seconds"]
             found.append(
@@ -49,7 +47,23 @@ def growth(directory: Path, sizes: tuple[int, ...] = SIZES) -> list[dict[str, An
                     "carried_us": round(seconds["reencrypt"] / rows * 1e6, 2),
                     "with_proof_us": round((seconds["reencrypt"] + seconds["prove"]) / rows * 1e6, 2),
                     "census_us": round(seconds["prove"] / rows * 1e6, 2),
-                    "rss_mib": usage.ru_maxrss // 1024,
+                    "rss_mib": highest // 1024,
                 }
             )
     return found
+
+
+def _watched(process: subprocess.Popen[bytes]) -> int:
+    """KiB of the process or of one that it forked, whichever had more. What the system keeps for a process that has
+    ended counts what its parent was before it began, too."""
+    highest = 0
+    while process.poll() is None:
+        try:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            for number in (str(process.pid), *children):
+                told = Path(f"/proc/{number}/status").read_text().splitlines()
+                highest = max(highest, *(int(line.split()[1]) for line in told if line.startswith("VmHWM")), 0)
+        except OSError:
+            continue
+        time.sleep(0.02)
+    return highest

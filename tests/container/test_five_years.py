@@ -17,7 +17,8 @@ INTERVAL = timedelta(days=90)
 WARM_AFTER_WEEKS = 60
 MEMORY_MAY_GROW_KIB = 2048
 # CPython 3.13 keeps some 58,000 interned strings in a table with room for 87,381. Those that come and go use the room
-# up, after some 220 to 250 weeks; then the table is made twice as large, once and for all (sys.getunicodeinternedsize, smaps).
+# up, after some 220 to 250 weeks; then the table is made twice as large, once and for all (sys.getunicodeinternedsize,
+# smaps).
 INTERNED_TABLE_KIB = 1880
 
 

@@ -13,8 +13,8 @@ def settled(pace: Pace, seconds_each: float) -> int:
     return pace.rows
 
 
-def test_it_goes_to_what_takes_25_ms_within_its_bounds() -> None:
-    assert 2300 <= settled(Pace(100), 10e-6) <= 2700
+def test_it_goes_to_what_takes_15_ms_within_its_bounds() -> None:
+    assert 1400 <= settled(Pace(100), 10e-6) <= 1600
     assert settled(Pace(100), 1e-9) == settled(Pace(100), 0) == 5000
     assert settled(Pace(100), 1.0) == 250
 

@@ -20,7 +20,7 @@ from netraven_keys.rotation.reencrypt import TargetRules
 # Rows of the first lot, of the least and of the most.
 _ROWS, _LEAST, _MOST = 2500, 250, 5000
 # What a lot holds, others wait for: no longer than this is aimed at.
-_SECONDS_OF_A_WRITE = 0.025
+_SECONDS_OF_A_WRITE = 0.015
 _BYTES = 16 * 1024 * 1024
 
 
