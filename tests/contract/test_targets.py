@@ -117,7 +117,7 @@ TABLES = [
         "id INTEGER PRIMARY KEY, v TEXT",
         ("id",),
         lambda n: (n,),
-        table='Odd "Table" %s',
+        table='Odd "Table" :of %s ?',
     ),
     # PostgreSQL's nondeterministic collations need ICU, which the wheel's server is built without.
     Table(

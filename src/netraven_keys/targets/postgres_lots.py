@@ -73,7 +73,7 @@ class PostgresLots:
         with reaching(self._place), self._engine.connect() as connection:
             blocks, tuples, pages = connection.execute(query, {"t": self._regclass}).one()
             if tuples <= 0 or pages <= 0:  # nobody has counted yet
-                tuples = connection.execute(sa.text(f"SELECT count(*) FROM {self._regclass}")).scalar_one()
+                tuples = connection.execute(sa.select(sa.func.count()).select_from(self._shape.table)).scalar_one()
                 pages = blocks
         per_block = max(1.0, tuples / max(1, pages))
         step = max(1, int(rows / per_block))
