@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from netraven_keys.errors import TargetUnavailable
-from netraven_keys.ports import Lot, RowKey, Target, Wrote
+from netraven_keys.ports import EVERYTHING, Lot, RowKey, Target, Wrote
 from netraven_keys.targets.engines import make_engine
 from netraven_keys.targets.sql_table import SqlColumn
 from tests.contract.test_targets import Filled, filled
@@ -204,6 +205,60 @@ def test_a_database_that_is_gone_is_said_to_be(place: Place) -> None:
     with pytest.raises(TargetUnavailable):
         one_lot(target)
     assert target.write(lot, ["new-1", "new-2"], yes) == Wrote(), "and the pass after it says what is wrong"
+
+
+def test_a_row_that_is_copied_while_a_lot_is_carried_is_written_too(place: Place) -> None:
+    target = place.filled()
+    lot = one_lot(target)
+    place.do("INSERT INTO t SELECT 3, v FROM t WHERE id = 1")
+    wrote = target.write(lot, ["new-1", "new-2"], yes)
+    assert (wrote.missed, wrote.written) == (0, 3 if place.postgres else 2)
+
+
+def test_a_role_that_may_read_some_columns_only_goes_the_long_way(postgres_url: str) -> None:
+    place = Place(postgres_url)
+    place.filled()
+    role = f"r{uuid.uuid4().hex}"
+    place.do(
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT SELECT (id, v), UPDATE (v) ON t TO {role}",
+        f"GRANT USAGE ON SCHEMA public TO {role}",
+    )
+    try:
+        url = sa.make_url(postgres_url).set(username=role).render_as_string(hide_password=False)
+        theirs = Place(url)
+        target = theirs.target()
+        assert not target.takes_lots()
+        assert len(target.scan(None, 10, EVERYTHING).cells) == 2
+        theirs.engine.dispose()
+    finally:
+        place.do(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+        place.engine.dispose()
+
+
+def test_what_the_server_cannot_put_together_is_left(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a gigabyte of values in one lot."""
+    place = Place(postgres_url)
+    target = place.filled()
+    [span] = target.spans(1000)
+    target.takes_lots()
+    monkeypatch.setattr(target._lots, "_keys", "CAST(repeat('x', 1100000000) AS text)")
+    lot = target.lot(span, None, 1000, STARTS)
+    assert (lot.values, list(lot.keys()), lot.next) == ([], [], None)
+    place.engine.dispose()
+
+
+def test_a_trigger_is_seen_whatever_the_role_s_isolation_level_is(postgres_url: str) -> None:
+    place = Place(postgres_url)
+    target = place.filled()
+    name = sa.make_url(postgres_url).database
+    place.do(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'repeatable read'")
+    place.engine.dispose()
+    lot = one_lot(target)
+    place.do(*TRIGGERS[True])
+    assert target.write(lot, ["new-1", "new-2"], yes) == Wrote()
+    assert place.values() == ["value-1", "value-2"]
+    place.engine.dispose()
 
 
 POSTGRES_ONLY: list[tuple[str, list[str]]] = [

@@ -763,8 +763,8 @@ REMOVALS = (
     Removal(
         "a lane holds no lock of its parent",
         "service/lanes.py",
-        "                os.dup2(nothing, number)\n",
-        "                pass\n",
+        "                    os.dup2(nothing, number)\n",
+        "                    pass\n",
         ("tests/integration/test_lanes.py", "-k", "no_lock"),
     ),
     Removal(

@@ -49,6 +49,22 @@ def holds_no_lock(lock: IO[str]) -> None:
         fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def stuck(span: Span) -> Iterator[Step]:
+    yield from work(span)
+    time.sleep(600)
+
+
+def interrupted(begun: Path) -> None:
+    """What lanes tell until they are stopped is heard, and none that is stuck is waited for without end."""
+    lanes._ENDS_WITHIN_SECONDS = 2
+    began, told = time.monotonic(), list[Step]()
+    with Lanes(2, stuck, begun.touch) as others:
+        others.give(SPANS[0])
+        others.give(SPANS[1])
+        told += others.heard_out()
+    print(len(told), time.monotonic() - began < 20)
+
+
 def main(case: str) -> None:
     assert lanes.possible(2)
     assert not lanes.possible(1)
@@ -80,4 +96,7 @@ def main(case: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if sys.argv[1] == "interrupted":
+        interrupted(Path(sys.argv[2]))
+    else:
+        main(sys.argv[1])

@@ -43,6 +43,11 @@ def test_lanes_that_are_killed_leave_what_they_were_given(tmp_path: Path) -> Non
     assert seen + left * 30 >= 600, "no span is neither carried nor left"
 
 
+def test_what_lanes_tell_at_the_end_is_heard_and_one_that_is_stuck_is_ended(tmp_path: Path) -> None:
+    done = run("interrupted", tmp_path)
+    assert done.stdout.split() == ["6", "True"], done.stderr
+
+
 def test_lanes_hold_no_lock_of_their_parent(tmp_path: Path) -> None:
     """Whoever comes after a rotation that ends, however it ends, is not told that it goes on."""
     done = run("locks", tmp_path)

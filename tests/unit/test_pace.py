@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from netraven_keys.keyring.model import State
-from netraven_keys.rotation.carrying import Pace, ordinary
-from tests.unit.keyrings import activated, in_state, keyring_with
+from netraven_keys.rotation.carrying import Pace, may_be_carried_in_lots, ordinary
+from netraven_keys.rotation.reencrypt import TargetRules
+from tests.unit.keyrings import PASSWORD, PASSWORD_BY_ROW, activated, in_state, keyring_with
 
 
 def settled(pace: Pace, seconds_each: float) -> int:
@@ -25,6 +28,14 @@ def test_a_lot_of_long_values_stays_within_16_mib() -> None:
     assert settled(pace, 1e-9) == settled(pace, 1.0) == 16
     assert settled(Pace(64 * 1024 * 1024), 1e-9) == 1
     assert Pace(0).rows == 2500
+
+
+def test_columns_of_long_values_go_the_long_way() -> None:
+    rules = TargetRules("t", "credentials", PASSWORD)
+    assert may_be_carried_in_lots(rules, 64 * 1024)
+    assert not may_be_carried_in_lots(rules, 64 * 1024 + 1)
+    assert not may_be_carried_in_lots(replace(rules, place=PASSWORD_BY_ROW), 10)
+    assert not may_be_carried_in_lots(replace(rules, former=(PASSWORD,)), 10)
 
 
 def test_one_slow_lot_halves_it_at_most_and_a_small_one_says_nothing() -> None:

@@ -22,6 +22,7 @@ _ROWS, _LEAST, _MOST = 2500, 250, 5000
 # What a lot holds, others wait for: no longer than this is aimed at.
 _SECONDS_OF_A_WRITE = 0.015
 _BYTES = 16 * 1024 * 1024
+LONGEST = 64 * 1024
 
 
 class ManyReencryptor:
@@ -44,9 +45,10 @@ def ordinary(key: NamedKey, primary: Version) -> list[Version]:
     ]
 
 
-def may_be_carried_in_lots(rules: TargetRules) -> bool:
-    """A value that is bound to its row, or that may be bound to a former place, is looked at by itself."""
-    return not (rules.place.bind_row or rules.former)
+def may_be_carried_in_lots(rules: TargetRules, longest: int) -> bool:
+    """A value that is bound to its row, or that may be bound to a former place, is looked at by itself; so are all of a
+    column with values (`longest`, in bytes) of which no number of rows is sure to stay within some memory."""
+    return not (rules.place.bind_row or rules.former) and longest <= LONGEST
 
 
 class Pace:

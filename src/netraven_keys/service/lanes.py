@@ -11,7 +11,9 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -61,7 +63,12 @@ class Lanes:
         for _ in range(count):
             ours, theirs = context.Pipe()
             process = context.Process(target=_lane, args=(theirs, work, begin, os.getpid()), daemon=True)
-            process.start()
+            try:
+                process.start()
+            except OSError:  # no more processes, or no memory for one: it goes without
+                ours.close()
+                theirs.close()
+                break
             theirs.close()
             self._processes[ours], self._spans[ours] = process, []
 
@@ -99,6 +106,14 @@ class Lanes:
                 if isinstance(connection, Connection):
                     yield from self._heard(connection)
             patient = False
+
+    def heard_out(self) -> Iterator[Step]:
+        """What lanes tell of what they have, for as long as that may take."""
+        until = time.monotonic() + _ENDS_WITHIN_SECONDS
+        while self.busy and (left := until - time.monotonic()) > 0:
+            for found in wait([one for one, spans in self._spans.items() if spans], left):
+                if isinstance(found, Connection):
+                    yield from (told for _, told in self._heard(found) if isinstance(told, Step))
 
     def _heard(self, connection: Connection) -> Iterator[tuple[Span, Step | Left | None]]:
         try:
@@ -141,11 +156,11 @@ def _lane(connection: Connection, work: Work, begin: Callable[[], None], parent:
 
 def _let_go(kept: int) -> None:
     """Of what the parent holds open: locks last as long as anybody holds them, and connections are not ours. The
-    numbers stay taken, for something of the parent's may still close one."""
+    numbers stay taken, for something of the parent's may still close one. Pipes stay: one tells it of our end."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for name in os.listdir("/proc/self/fd"):
         number = int(name)
         if number >= _STANDARD and number not in (kept, nothing):
             with suppress(OSError):
-                os.fstat(number)  # but for the list's own, which is closed by now
-                os.dup2(nothing, number)
+                if not stat.S_ISFIFO(os.fstat(number).st_mode):  # or the list's own, which is closed by now
+                    os.dup2(nothing, number)

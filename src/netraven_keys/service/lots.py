@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
+from netraven_keys.errors import NetravenKeysError
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.ports import ExposedRow, Lot, Span
@@ -49,7 +51,7 @@ class Lots:
     @classmethod
     def of(cls, inst: Installation, followed: FollowedKeyring, checked: Checked, counter: UseCounter) -> Lots | None:
         """None where each value has to be looked at by itself. Raises TargetUnavailable."""
-        if may_be_carried_in_lots(checked.managed.rules) and checked.managed.target.takes_lots():
+        if may_be_carried_in_lots(checked.managed.rules, checked.facts.longest) and checked.managed.target.takes_lots():
             return cls(inst, followed, checked, counter)
         return None
 
@@ -66,16 +68,19 @@ class Lots:
             beside = 0
         carrying = self._carrying(look_again, self._counter.reserve)
         with Lanes(beside, self._in_a_lane, self._target.after_fork) as others:
-            while spans or others.busy:
-                if not spans:
-                    yield from self._heard(others, spans, tally, patient=True)
-                    continue
-                here = spans.popleft()
-                self._give(others, spans)
-                for carried in carrying.run(here):
-                    yield self._tallied(self._told(carried), tally)
-                    yield from self._heard(others, spans, tally, patient=False)
+            try:
+                while spans or others.busy:
+                    if not spans:
+                        yield from self._heard(others, spans, tally, patient=True)
+                        continue
+                    here = spans.popleft()
                     self._give(others, spans)
+                    for carried in carrying.run(here):
+                        yield self._tallied(self._told(carried), tally)
+                        yield from self._heard(others, spans, tally, patient=False)
+                        self._give(others, spans)
+            finally:
+                self._hear_out(others, tally)
 
     def _carrying(self, look_again: Callable[[], object], reserve: Callable[[int], None]) -> Carrying:
         def present() -> tuple[ManyReencryptor, Callable[[], bool]]:
@@ -118,6 +123,12 @@ class Lots:
                 spans.append(span)
             else:
                 self._counter.give_back(_budget(span) - self._used.pop(span, 0))
+
+    def _hear_out(self, others: Lanes, tally: Tally) -> None:
+        """Where this sweep ends before its time: what lanes have written until then is counted and listed."""
+        for told in others.heard_out():
+            with suppress(NetravenKeysError):  # there is a first error, which is told
+                self._tallied(told, tally)
 
     # --- what became of it ------------------------------------------------------------------------
 

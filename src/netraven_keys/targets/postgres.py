@@ -31,20 +31,18 @@ def set_limits(connection: Connection) -> None:
     )
 
 
-def set_hurried_limits(connection: Connection) -> bool:
+def set_hurried_limits(connection: Connection) -> None:
     """As `set_limits`, for a transaction that gives up rather than waits. Its commit is not waited for, unless one of a
-    standby is: then True is returned. Its joins are made by hashing, whatever the statistics say of what we send."""
-    return bool(
-        connection.execute(
-            sa.text(
-                "SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', :standstill, true),"
-                " set_config('idle_in_transaction_session_timeout', :standstill, true),"
-                " set_config('enable_nestloop', 'off', true), set_config('enable_mergejoin', 'off', true),"
-                " CASE WHEN current_setting('synchronous_standby_names') = ''"
-                " THEN set_config('synchronous_commit', 'off', true) END IS NULL"
-            ),
-            {"lock": _LITTLE_LOCK_TIMEOUT, "standstill": _STANDSTILL},
-        ).one()[-1]
+    standby is. Its joins are made by hashing, whatever the statistics say of what we send."""
+    connection.execute(
+        sa.text(
+            "SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', :standstill, true),"
+            " set_config('idle_in_transaction_session_timeout', :standstill, true),"
+            " set_config('enable_nestloop', 'off', true), set_config('enable_mergejoin', 'off', true),"
+            " CASE WHEN current_setting('synchronous_standby_names') = ''"
+            " THEN set_config('synchronous_commit', 'off', true) END"
+        ),
+        {"lock": _LITTLE_LOCK_TIMEOUT, "standstill": _STANDSTILL},
     )
 
 

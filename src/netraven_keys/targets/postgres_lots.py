@@ -24,6 +24,8 @@ from netraven_keys.targets.reflection import Declared, Shape
 
 # Ranges of addresses are looked for as such from this release on; before, each lot would read the whole table.
 _LEAST_RELEASE = (14,)
+# So that what is looked for after the writing is seen as it is then, whatever the role's own level is.
+_EACH_STATEMENT = {"isolation_level": "READ COMMITTED"}
 # A block of 8 KiB holds fewer. More rows than were expected are left, so that memory stays within bounds.
 _ROWS_OF_A_BLOCK = 300
 
@@ -43,7 +45,6 @@ class PostgresLots:
             self._keys = "'[' || string_agg(CAST(k AS text), ',') || ']'"
         elif shape.uuids[0]:
             self._keys = "'[\"' || string_agg(CAST(k AS text), '\",\"') || '\"]'"
-        self._unsettled = False
 
     def possible(self) -> bool:
         """Raises TargetUnavailable."""
@@ -56,6 +57,7 @@ class PostgresLots:
         """A table of its own, in which nothing changes a value on its way."""
         query = sa.text(
             "SELECT c.relkind = 'r' AND NOT c.relhassubclass AND NOT c.relhasrules"
+            " AND has_table_privilege(c.oid, 'SELECT')"  # which addresses are read by
             " AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal"
             " AND tgenabled <> 'D' AND (tgtype & 16) <> 0)"
             " FROM pg_class c WHERE c.oid = CAST(:t AS regclass)"
@@ -83,19 +85,28 @@ class PostgresLots:
     def lot(self, span: Span, after: int | None, rows: int, starts: Sequence[str]) -> Lot:
         first: int = span.first if after is None else after
         end = min(span.end, first + max(1, int(rows * (span.end - span.first) / max(1, span.rows))))
-        fits = " OR ".join(f'starts_with({self._column} COLLATE "C", %s)' for _ in starts)
-        with reaching(self._place), self._engine.connect() as connection:
-            count, keys, values = connection.exec_driver_sql(
-                f"SELECT count(*), {self._keys}, string_agg(v, ' ') FROM"
-                f" (SELECT {self._key} AS k, {self._column} AS v FROM {self._table}"
-                f" WHERE ctid >= CAST(%s AS tid) AND ctid < CAST(%s AS tid) AND ({fits}) LIMIT %s) AS l",
-                (f"({first},0)", f"({end},0)", *starts, 2 * rows + _ROWS_OF_A_BLOCK),
-            ).one()
-        found = values.split(" ") if values else []
-        if len(found) != count:  # a value with a blank, which is none of ours
-            found = []
+        found, keys = self._read(first, end, 2 * rows + _ROWS_OF_A_BLOCK, starts)
         following = end if end < span.end else None
         return Lot(found, (f"({first},0)", f"({end},0)"), following, lambda: self._as_keys(keys) if found else [])
+
+    def _read(self, first: int, end: int, most: int, starts: Sequence[str]) -> tuple[list[str], str]:
+        """Values, and keys as JSON; nothing where the server would not, and it is not the server that fails."""
+        fits = " OR ".join(f'starts_with({self._column} COLLATE "C", %s)' for _ in starts)
+        try:
+            with self._engine.connect() as connection:
+                count, keys, values = connection.exec_driver_sql(
+                    f"SELECT count(*), {self._keys}, string_agg(v, ' ') FROM"
+                    f" (SELECT {self._key} AS k, {self._column} AS v FROM {self._table}"
+                    f" WHERE ctid >= CAST(%s AS tid) AND ctid < CAST(%s AS tid) AND ({fits}) LIMIT %s) AS l",
+                    (f"({first},0)", f"({end},0)", *starts, most),
+                ).one()
+        except exc.DBAPIError as problem:
+            if is_of_the_database(problem):
+                raise unavailable(self._place, problem) from None
+            return [], ""
+        found = values.split(" ") if values else []
+        # One with a blank is none of ours.
+        return (found, keys) if len(found) == count else ([], "")
 
     def _as_keys(self, keys: str) -> list[RowKey]:
         rows = json.loads(keys) if len(self._shape.key) > 1 else ([part] for part in json.loads(keys))
@@ -114,8 +125,11 @@ class PostgresLots:
         if not made:
             return Wrote()
         try:
-            with self._engine.connect().execution_options(**WRITES) as connection, connection.begin() as transaction:
-                is_waited_for = postgres.set_hurried_limits(connection)
+            with (
+                self._engine.connect().execution_options(**WRITES, **_EACH_STATEMENT) as connection,
+                connection.begin() as transaction,
+            ):
+                postgres.set_hurried_limits(connection)
                 done = connection.exec_driver_sql(
                     f"UPDATE {self._table} AS t SET {self._column} = v.new"
                     " FROM unnest(string_to_array(%s, ' '), string_to_array(%s, ' ')) AS v(old, new)"
@@ -126,22 +140,18 @@ class PostgresLots:
                 if not (self._is_ordinary(connection) and agreed()):
                     transaction.rollback()
                     return Wrote()
-                self._unsettled |= not is_waited_for
         except exc.DBAPIError as problem:
             if is_of_the_database(problem):
                 raise unavailable(self._place, problem) from None
             return Wrote()
-        return Wrote(done, len(made) - done)
+        return Wrote(done, max(0, len(made) - done))  # a row that was copied meanwhile is written too
 
     def settle(self) -> None:
-        """One commit that is waited for, and with it all that came before it in the server's log. It has to write
-        something there, or there would be nothing to wait for."""
-        if not self._unsettled:
-            return
+        """One commit that is waited for, and with it all that came before it in the server's log, of other processes of
+        ours too. It has to write something there, or there would be nothing to wait for."""
         with reaching(self._place), self._engine.connect() as connection, connection.begin():
             connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
             connection.exec_driver_sql("SELECT pg_logical_emit_message(true, 'netraven-keys', '')")
-        self._unsettled = False
 
 
 def _quoted(name: str) -> str:

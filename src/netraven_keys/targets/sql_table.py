@@ -337,7 +337,8 @@ class SqlColumn:
         return self._lots.write(lot, news, agreed)
 
     def settle(self) -> None:
-        if "_lots" in self.__dict__:
+        """Whoever wrote it: a process that was killed may have, just before this one began."""
+        if self._postgres and self._shape.plain and not self._shape.binary:
             self._lots.settle()
 
     # --- proving ----------------------------------------------------------------------------------
