@@ -325,6 +325,8 @@ def test_killed_anywhere_it_goes_on_and_the_list_is_whole(site: Site) -> None:
         process.kill()
         process.communicate()
         killed += process.returncode == -9
+        if process.returncode != -9:
+            duration *= 0.85  # it was quicker than the first one: the next kill comes sooner
         site.ok(
             *(
                 ("compromise", "credentials", version, *WHY)
