@@ -19,11 +19,26 @@ from bench.values import client_figures
 KINDS = ("values", "starting", "sqlite", "postgres", "uuid", "application", "growth")
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def _kinds(text: str) -> list[str]:
+    chosen = text.split(",")
+    for kind in chosen:
+        if kind not in KINDS:
+            raise argparse.ArgumentTypeError(f"there is no kind {kind!r}; there are {', '.join(KINDS)}")
+    return chosen
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", help="kinds of figures, by a comma: " + ", ".join(KINDS))
+    parser.add_argument("--rows", type=_positive, default=1_000_000)
+    parser.add_argument("--runs", type=_positive, default=3)
+    parser.add_argument("--only", type=_kinds, default=KINDS, help="kinds of figures, by a comma: " + ", ".join(KINDS))
     parser.add_argument("--out", type=Path, default=Path("build/bench/figures.json"))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="nrkb") as name:
@@ -35,10 +50,9 @@ def main() -> None:
             "postgres": lambda: [on_postgres(directory / "integer", given.rows, "integer", runs=given.runs)],
             "uuid": lambda: [on_postgres(directory / "uuid", given.rows, "uuid", runs=given.runs)],
         }
-        chosen = KINDS if given.only is None else given.only.split(",")
         figures: list[Figure] = []
         facts: dict[str, Any] = {"rows": given.rows, "runs": given.runs}
-        for kind in chosen:
+        for kind in given.only:
             if kind == "application":
                 facts[kind] = felt(directory / kind, given.rows, runs=given.runs)
                 print(json.dumps(facts[kind], indent=1), flush=True)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -25,3 +27,11 @@ def test_every_kind_of_figure_is_made_beside_its_floor_and_peers(tmp_path: Path)
     assert set(found["application"]["milliseconds"]) == {"idle", "while values are carried"}
     assert [one["rows"] for one in found["growth"]] == [1500]
     assert str(tmp_path) not in out.read_text()
+
+
+@pytest.mark.parametrize("words", [("--only", "nonsense"), ("--rows", "0"), ("--runs", "many")], ids=" ".join)
+def test_what_it_cannot_measure_is_refused_before_anything_is_made(tmp_path: Path, words: tuple[str, str]) -> None:
+    out = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "bench", *words, "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr, out.exists()) == (2, False, False), done.stderr
