@@ -26,8 +26,11 @@ from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
 from netraven_keys.hooks.programs import Programs
 from netraven_keys.legacy import netraven
 from netraven_keys.ports import CheckpointStore, Clock, MasterKey, Sealer
+from netraven_keys.rotation.courtesy import Limits
 from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
+from netraven_keys.scheduling.window import Window
+from netraven_keys.service.giving_way import Courtesies
 from netraven_keys.service.installation import BackupPolicy, Installation, ManagedTarget
 from netraven_keys.storage.backups import BackupDirectory
 from netraven_keys.storage.checkpoints import CheckpointDirectory
@@ -169,6 +172,7 @@ def assemble(
         timetable=settings.tasks.key_rotation.schedule.timetable(),
         propagation_seconds=settings.propagation_seconds,
         prove_wait_seconds=settings.prove_wait_seconds,
+        courtesies=_courtesies(settings),
         notices=notices,
         warn=cache(warn),  # a place that is away is found so by each of many changes
         close=lambda: _dispose(engines.values()),
@@ -206,6 +210,20 @@ def _checkpoint_stores(audit: Audit, engines: dict[str, Engine]) -> list[Checkpo
         place = f"{printable(audit.checkpoint_url)} {audit.checkpoint_table}"
         found.append(CheckpointTables(engines[name], name=audit.checkpoint_table, place=place))
     return found
+
+
+def _courtesies(settings: config.Settings) -> Courtesies:
+    sweep, milliseconds = settings.sweep, settings.sweep.commit_milliseconds
+    limits = Limits(
+        considerate=sweep.considerate,
+        max_rows_per_second=sweep.max_rows_per_second,
+        replication_lag_seconds=sweep.replication_lag_seconds,
+        lock_waits=sweep.lock_waits,
+        commit_seconds=None if milliseconds is None else milliseconds / 1000,
+        checkpoints=sweep.checkpoints,
+    )
+    timezone = settings.tasks.key_rotation.schedule.timezone
+    return Courtesies(limits, None if sweep.window is None else Window.spelled(sweep.window, timezone))
 
 
 def _check_distinct(targets: Sequence[config.Target]) -> None:

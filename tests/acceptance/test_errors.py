@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,12 @@ def environment(**variables: str | None) -> Callable[[Site], None]:
                 site.environment[name] = value
 
     return change
+
+
+def other_hours(site: Site) -> None:
+    """Which begin in two hours, whenever this is."""
+    opens = datetime.now(UTC) + timedelta(hours=2)
+    setting("sweep", {"window": f"{opens:%H:%M}-{opens + timedelta(hours=1):%H:%M}"})(site)
 
 
 def nothing(site: Site) -> None:
@@ -419,6 +426,7 @@ CASES = [
         78,
         "inside",
     ),
+    Case("not the hours of sweeps", other_hours, ROTATE, "window_closed", 3, "sweeps run from"),
     Case("an open key directory", lambda s: s.keys.chmod(0o755), ("status",), "insecure_permissions", 78, "0755"),
     Case(
         "an open keyring file",

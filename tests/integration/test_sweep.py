@@ -20,6 +20,7 @@ from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.scheduling.timetable import Timetable
 from netraven_keys.sealing.age import AgeSealer
 from netraven_keys.service import initialise, keys, reencrypt, rotate
+from netraven_keys.service.giving_way import Courtesies
 from netraven_keys.service.installation import BackupPolicy, Installation, ManagedTarget
 from netraven_keys.service.keyring_access import UseCounter, change_journal, open_owned, read_journal
 from netraven_keys.storage.checkpoints import CheckpointDirectory
@@ -71,6 +72,7 @@ class Scene:
             timetable=Timetable("0 1 * * MON", "UTC"),
             propagation_seconds=0,
             prove_wait_seconds=30,
+            courtesies=Courtesies(),
             notices=(),
             warn=self.warnings.append,
             close=lambda: None,

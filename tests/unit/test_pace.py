@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from netraven_keys.keyring.model import State
-from netraven_keys.rotation.carrying import Pace, may_be_carried_in_lots, ordinary
+from netraven_keys.ports import Pressure
+from netraven_keys.rotation.carrying import may_be_carried_in_lots, ordinary
+from netraven_keys.rotation.courtesy import Courtesy, Limits, Pace
 from netraven_keys.rotation.reencrypt import TargetRules
 from tests.unit.keyrings import PASSWORD, PASSWORD_BY_ROW, activated, in_state, keyring_with
+
+ALONE = Courtesy(Limits())
+
+
+def beside_others() -> Courtesy:
+    courtesy = Courtesy(Limits())
+    courtesy.looked(Pressure(others=1), 0.0)
+    return courtesy
 
 
 def settled(pace: Pace, seconds_each: float) -> int:
@@ -17,17 +27,29 @@ def settled(pace: Pace, seconds_each: float) -> int:
 
 
 def test_it_goes_to_what_takes_15_ms_within_its_bounds() -> None:
-    assert 1400 <= settled(Pace(100), 10e-6) <= 1600
-    assert settled(Pace(100), 1e-9) == settled(Pace(100), 0) == 5000
-    assert settled(Pace(100), 1.0) == 250
+    assert 1400 <= settled(Pace(100, ALONE), 10e-6) <= 1600
+    assert settled(Pace(100, ALONE), 1e-9) == settled(Pace(100, ALONE), 0) == 5000
+    assert settled(Pace(100, ALONE), 1.0) == 250
+
+
+def test_beside_others_it_begins_with_few_and_goes_to_what_takes_2_ms() -> None:
+    assert Pace(100, beside_others()).rows == 100
+    assert 190 <= settled(Pace(100, beside_others()), 10e-6) <= 210
+    assert settled(Pace(100, beside_others()), 1.0) == 50
+
+
+def test_a_rate_is_kept_in_parts_of_a_second() -> None:
+    for rate, rows in ((1, 1), (400, 100), (4_000_000, 5000)):
+        assert settled(Pace(100, Courtesy(Limits(max_rows_per_second=rate))), 1e-9) == rows
 
 
 def test_a_lot_of_long_values_stays_within_16_mib() -> None:
-    pace = Pace(1024 * 1024)
+    pace = Pace(1024 * 1024, ALONE)
     assert pace.rows == 16
     assert settled(pace, 1e-9) == settled(pace, 1.0) == 16
-    assert settled(Pace(64 * 1024 * 1024), 1e-9) == 1
-    assert Pace(0).rows == 2500
+    assert settled(Pace(64 * 1024 * 1024, ALONE), 1e-9) == 1
+    assert Pace(0, ALONE).rows == 2500
+    assert Pace(0, ALONE, most=500).rows == 500
 
 
 def test_columns_of_long_values_go_the_long_way() -> None:
@@ -39,7 +61,7 @@ def test_columns_of_long_values_go_the_long_way() -> None:
 
 
 def test_one_slow_lot_halves_it_at_most_and_a_small_one_says_nothing() -> None:
-    pace = Pace(100)
+    pace = Pace(100, ALONE)
     pace.took(2500, 60)
     assert pace.rows == 1250
     pace.took(10, 60)

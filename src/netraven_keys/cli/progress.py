@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from netraven_keys.cli import show
 from netraven_keys.ports import HookResult
 from netraven_keys.rotation.sweep import Progress
+from netraven_keys.service.giving_way import Held
 from netraven_keys.service.rotate import Happening
 from netraven_keys.service.sweeping import BackupStep, Stage
 
@@ -20,6 +21,7 @@ SAFE = "Ctrl-C is safe: run the same command again to go on"
 class _Display(Protocol):
     def stage(self, stage: Stage) -> None: ...
     def progress(self, progress: Progress) -> None: ...
+    def held(self, held: Held) -> None: ...
     def close(self) -> None: ...
 
 
@@ -41,6 +43,8 @@ def follow(steps: Generator[Happening, None, T]) -> T:
                 tell_hook(event)
             elif isinstance(event, Progress):
                 display.progress(event)
+            elif isinstance(event, Held):
+                display.held(event)
     finally:
         display.close()
 
@@ -61,6 +65,7 @@ class _Lines:
         self._stage = Stage("", "")
         self._seen = 0
         self._began = self._said = monotonic()
+        self._told = -_EVERY_SECONDS
 
     def stage(self, stage: Stage) -> None:
         self._stage, self._seen = stage, 0
@@ -74,6 +79,13 @@ class _Lines:
         if now - self._said >= _EVERY_SECONDS:
             self._said = now
             show.note(f"{self._stage.key}: {self._stage.title}: {self._rate(now)}  ({SAFE})")
+
+    def held(self, held: Held) -> None:
+        """Why, once each ten seconds."""
+        now = monotonic()
+        if held.why and now - self._told >= _EVERY_SECONDS:
+            self._told = now
+            show.note(f"{self._stage.key}: {self._stage.title}: waiting, {held.why}")
 
     def _rate(self, now: float) -> str:
         rate = self._seen / max(now - self._began, 0.001)
@@ -136,6 +148,10 @@ class _Bar:
         self._seen += progress.seen
         rate = self._seen / max(monotonic() - self._began, 0.001)
         self._bar.update(self._task, advance=progress.seen, rate=f"{rate:,.0f} values/s")  # type: ignore[arg-type]  # rich's TaskID is an int
+
+    def held(self, held: Held) -> None:
+        if self._task is not None and held.why:
+            self._bar.update(self._task, rate=f"waiting, {held.why}")  # type: ignore[arg-type]  # the same
 
     def _forget(self) -> None:
         if self._task is not None:

@@ -34,25 +34,27 @@ def add_to(group: click.Group) -> None:
     @click.option("--force", is_flag=True, help="Rotate although it is not due. Needs --reason.")
     @click.option("--reason", metavar="TEXT", help="Why, for the audit record.")
     @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
-    def rotate_(run: Invocation, key: str | None, force: bool, reason: str | None, dry_run: bool) -> int:
+    @click.option("--now", is_flag=True, help="Do not wait for the hours of `sweep.window`.")
+    def rotate_(run: Invocation, key: str | None, force: bool, reason: str | None, dry_run: bool, now: bool) -> int:
         """Rotate what is due, and prove it.
 
         A new version, re-encryption of the data, the census. Nothing due is exit 0 and one line why.
         An unfinished rotation is finished first.
         """
-        request = rotate.Request(key=key, force=force, reason=reason)
+        request = rotate.Request(key=key, force=force, reason=reason, now=now)
         return _plan(run, request) if dry_run else _rotate(run, request)
 
     @verb(group, "reencrypt")
     @click.option("--key", metavar="NAME", help="Only this key.")
     @click.option("--target", metavar="NAME", help="Only this target.")
-    def reencrypt_(run: Invocation, key: str | None, target: str | None) -> int:
+    @click.option("--now", is_flag=True, help="Do not wait for the hours of `sweep.window`.")
+    def reencrypt_(run: Invocation, key: str | None, target: str | None, now: bool) -> int:
         """Carry what is left to the primary.
 
         Continues or repeats a re-encryption and proves it; converts legacy and plaintext values that the
         target accepts.
         """
-        result = follow(reencrypt.reencrypt(run.installation(), key=key, target=target))
+        result = follow(reencrypt.reencrypt(run.installation(), key=key, target=target, now=now))
         reported(run, result)
         return result.exit_status
 

@@ -24,6 +24,7 @@ from netraven_keys.config.alarms import Alarms, Mail, Webhook
 from netraven_keys.config.audit import Audit, Syslog
 from netraven_keys.config.document import Document, Path_, overlaid, read_document
 from netraven_keys.config.group import Group
+from netraven_keys.config.sweep import Sweep
 from netraven_keys.config.world import World
 from netraven_keys.errors import BadConfiguration
 from netraven_keys.scheduling.timetable import Timetable
@@ -255,6 +256,7 @@ class Settings(Group):
     audit: Audit = Audit()
     propagation_seconds: int = Field(0, ge=0, le=86400, description="Wait until readers know a new version.")
     prove_wait_seconds: int = Field(30, ge=0, le=86400, description="Wait for transactions older than activation.")
+    sweep: Sweep = Sweep()
     keyring_group: int | None = Field(None, ge=0, description="GID that may read the keyring document.")
     epoch_table: TableName | None = Field(
         "netraven_keys_epoch", description="Table in each database, or null for none."
@@ -366,5 +368,17 @@ def _known_names() -> list[str]:
         Target,
         Hooks,
     ]
-    groups += [FormerPlace, EnvMasterKey, FileMasterKey, Legacy, NetravenLegacy, Audit, Syslog, Alarms, Webhook, Mail]
+    groups += [
+        FormerPlace,
+        EnvMasterKey,
+        FileMasterKey,
+        Legacy,
+        NetravenLegacy,
+        Audit,
+        Syslog,
+        Alarms,
+        Webhook,
+        Mail,
+        Sweep,
+    ]
     return sorted({field.alias or name for group in groups for name, field in group.model_fields.items()})

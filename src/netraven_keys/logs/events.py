@@ -150,6 +150,15 @@ class RotationProgress(LogEvent):
 
 
 @dataclass(frozen=True)
+class SweepHeld(LogEvent):
+    """It writes nothing for others' sake (`sweep:` in the settings). At most every ten seconds."""
+
+    name = "sweep.held"
+    target: str
+    why: str
+
+
+@dataclass(frozen=True)
 class RotationEnded(LogEvent):
     """A key's rotation or re-encryption, and what the census says."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -53,10 +53,25 @@ class Lot:
 
 @dataclass(frozen=True)
 class Wrote:
-    """Of a lot: values written, and those that the application was quicker to change or delete."""
+    """Of a lot: values written, and those that the application was quicker to change or delete. `seconds` is what the
+    store was busy with it, without the way there and back."""
 
     written: int = 0
     missed: int = 0
+    seconds: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True)
+class Pressure:
+    """What others feel of a database server, at one look. Of `checkpoints` only a difference says something: how many
+    the server was forced to so far, each within `often` seconds of the one before being too soon."""
+
+    others: int = 0  # sessions that are not ours and at work
+    lock_waits: int = 0  # those that wait for a lock
+    lag_seconds: float = 0.0  # of the replica that is furthest behind
+    checkpoints: int = 0
+    often: float = 0.0
+    commit_seconds: float = 0.0  # what a commit takes that is waited for; 0 where there are no others
 
 
 @dataclass(frozen=True)
@@ -182,6 +197,10 @@ class Target(Protocol):
 
     def settle(self) -> None:
         """Returns once what `write` wrote is durable."""
+        ...
+
+    def pressure(self) -> Pressure:
+        """What others feel of the database, now."""
         ...
 
     def moment(self) -> object:

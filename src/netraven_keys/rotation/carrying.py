@@ -15,13 +15,9 @@ from netraven_keys.keyring.model import NamedKey, Version
 from netraven_keys.keyring.opened import OpenedKeyring
 from netraven_keys.keyring.transitions import SERVICE_DECRYPTS
 from netraven_keys.ports import Clock, Lot, Span, Target, Wrote
+from netraven_keys.rotation.courtesy import Pace
 from netraven_keys.rotation.reencrypt import TargetRules
 
-# Rows of the first lot, of the least and of the most.
-_ROWS, _LEAST, _MOST = 2500, 250, 5000
-# What a lot holds, others wait for: no longer than this is aimed at.
-_SECONDS_OF_A_WRITE = 0.015
-_BYTES = 16 * 1024 * 1024
 LONGEST = 64 * 1024
 
 
@@ -51,28 +47,13 @@ def may_be_carried_in_lots(rules: TargetRules, longest: int) -> bool:
     return not (rules.place.bind_row or rules.former) and longest <= LONGEST
 
 
-class Pace:
-    """How many rows a lot has, so that writing it takes as long as others may wait."""
-
-    def __init__(self, longest: int) -> None:
-        """`longest`: bytes of the longest value, of which a lot takes 16 MiB at most."""
-        self._most = max(1, min(_MOST, _BYTES // max(1, longest)))
-        self.rows = min(_ROWS, self._most)
-
-    def took(self, rows: int, seconds: float) -> None:
-        """A lot of so many rows: the next ones change by half at most, and not for the few rows at the end."""
-        if rows * 2 < self.rows:
-            return
-        wanted = rows * _SECONDS_OF_A_WRITE / max(seconds, 1e-6)
-        self.rows = int(min(self._most, max(min(_LEAST, self._most), self.rows / 2, min(self.rows * 1.5, wanted))))
-
-
 @dataclass(frozen=True)
 class CarriedLot:
     """What became of one."""
 
     lot: Lot
     wrote: Wrote
+    seconds: float  # from its reading to its end
 
 
 @dataclass(frozen=True)
@@ -93,13 +74,13 @@ class Carrying:
             many, agreed = self.present()
             if not many.starts:
                 return
+            began = self.clock.monotonic()
             lot = self.target.lot(span, after, self.pace.rows, many.starts)
             self.reserve(len(lot.values))
             news = many.recryption.texts(lot.values)
-            began = self.clock.monotonic()
             wrote = self.target.write(lot, news, agreed)
-            self.pace.took(len(lot.values), self.clock.monotonic() - began)
-            yield CarriedLot(lot, wrote)
+            self.pace.took(len(lot.values), wrote.seconds)
+            yield CarriedLot(lot, wrote, self.clock.monotonic() - began)
             if lot.next is None:
                 return
             after = lot.next

@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from netraven_keys.ports import Cell, Change, RowKey, Selection, Stored, Swap, Target
+from netraven_keys.ports import Cell, Change, Clock, RowKey, Selection, Stored, Swap, Target
+from netraven_keys.rotation.courtesy import Pace
 from netraven_keys.rotation.reencrypt import Current, Left, Quarantined, Reencryptor, Rewritten
 from netraven_keys.values.place import RowPart, row_text
 
+Waiting = TypeVar("Waiting")
 MAX_REFUSALS = 3
 MAX_LISTED = 1000
 BATCH_ROWS = 500
@@ -93,11 +96,12 @@ def batch_size(longest: int) -> int:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Generic[Waiting]):
     """`present` gives the reencryptor for the keyring as it is now; it is asked before each batch.
 
     It raises Superseded when another version has become the primary. `reserve` counts encryptions
-    before they happen; `seen` is told of each batch before any of it is rewritten, `written` after that.
+    before they happen; `seen` is told of each batch before any of it is rewritten, `written` after that. `give_way` is
+    told of its rows and the seconds it took, and returns when the next one may come; what it yields is passed on.
     """
 
     target: Target
@@ -107,15 +111,18 @@ class Sweep:
     written: Callable[[Sequence[Cell]], None]
     selection: Selection
     prefixes: Mapping[int, Stored]
-    rows_per_batch: int
+    pace: Pace
+    give_way: Callable[[int, float], Iterator[Waiting]]
+    clock: Clock
 
-    def one_pass(self, tally: Tally) -> Iterator[Progress | AboutToWrite]:
+    def one_pass(self, tally: Tally) -> Iterator[Progress | AboutToWrite | Waiting]:
         tally.begin_pass()
         after: RowKey | None = None
         announced = False
         while True:
             reencryptor = self.present()
-            batch = self.target.scan(after, self.rows_per_batch, self.selection)
+            began = self.clock.monotonic()
+            batch = self.target.scan(after, self.pace.rows, self.selection)
             if batch.cells:
                 self.reserve(len(batch.cells))
                 self.seen(batch.cells)
@@ -123,12 +130,15 @@ class Sweep:
             if changes and not announced:
                 announced = True
                 yield AboutToWrite(self.target.name)
+            writing = self.clock.monotonic()
             written = self._swapped(changes, tally)
             if changes:
+                self.pace.took(len(changes), self.clock.monotonic() - writing)
                 self.written(batch.cells)
             yield Progress(self.target.name, len(batch.cells), written)
             if batch.next is None:
                 return
+            yield from self.give_way(len(batch.cells), self.clock.monotonic() - began)
             after = batch.next
 
     def _considered(

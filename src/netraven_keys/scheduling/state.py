@@ -140,6 +140,10 @@ class ScheduleState:
             last_good_at=run.ended_at,
         )
 
+    def put_off(self, run: Run, until: datetime) -> ScheduleState:
+        """There is work left, and a time at which it may go on."""
+        return replace(self, due_at=until, attempts=0, retry_at=None, running=None, last=run)
+
     def ended_badly(self, run: Run) -> ScheduleState:
         return replace(self, retry_at=run.ended_at + _wait_after(self.attempts), running=None, last=run)
 

@@ -49,11 +49,14 @@ class Attempt:
                 self._save(self.state.seen(now))
 
     def end(self, result: RunResult) -> bool:
-        """Whether it ended well; else it will be tried again."""
+        """Whether it ended well, or has to wait for its hours; else it will be tried again."""
         status = result.exit_status
         outcome = _OUTCOMES.get(status, "failed")
         run = self._run(outcome, status, result.why)
         well = status in _OUTCOMES and not result.worth_repeating
+        if result.opens_at is not None:
+            self._save(self.state.put_off(run, result.opens_at))
+            return True
         self._save(self.state.ended_well(run, self._timetable) if well else self.state.ended_badly(run))
         return well
 

@@ -53,7 +53,7 @@ def compromise(
 def carried_away(inst: Installation, name: str) -> Generator[Event, None, Result]:
     """Every value of a key to its primary, once a rotation that runs has ended. Raises Busy."""
     yield from _freed(inst, name)
-    return (yield from reencrypt(inst, key=name, target=None))
+    return (yield from reencrypt(inst, key=name, target=None, now=True))
 
 
 def mark(inst: Installation, name: str, number: int, reason: str, *, without_backup: bool) -> None:

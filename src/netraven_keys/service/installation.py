@@ -27,6 +27,7 @@ from netraven_keys.ports import (
 from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.scheduling.timetable import Timetable
+from netraven_keys.service.giving_way import Courtesies
 from netraven_keys.storage.volumes import Volume
 
 # The longest time an application may go on with a keyring that was replaced (DESIGN section 9).
@@ -89,6 +90,7 @@ class Installation:
     timetable: Timetable
     propagation_seconds: float
     prove_wait_seconds: float
+    courtesies: Courtesies
     notices: tuple[str, ...]
     warn: Callable[[str], None]
     close: Callable[[], None]

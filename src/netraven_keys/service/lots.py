@@ -15,14 +15,15 @@ from netraven_keys.rotation.carrying import (
     CarriedLot,
     Carrying,
     ManyReencryptor,
-    Pace,
     may_be_carried_in_lots,
     ordinary,
     under,
 )
+from netraven_keys.rotation.courtesy import Pace
 from netraven_keys.rotation.sweep import Progress, Tally, row_name
 from netraven_keys.service import lanes
 from netraven_keys.service.followed_keyring import FollowedKeyring
+from netraven_keys.service.giving_way import GivingWay, Held
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import UseCounter
 from netraven_keys.service.lanes import Lanes, Left, Step
@@ -42,17 +43,22 @@ class _Spent(Exception):
 class Lots:
     """Made for one sweep of one target."""
 
-    def __init__(self, inst: Installation, followed: FollowedKeyring, checked: Checked, counter: UseCounter) -> None:
+    def __init__(
+        self, inst: Installation, followed: FollowedKeyring, checked: Checked, counter: UseCounter, way: GivingWay
+    ) -> None:
         self._inst, self._followed, self._checked, self._counter = inst, followed, checked, counter
-        self._target, self._pace = checked.managed.target, Pace(checked.facts.longest)
+        self._target, self._way = checked.managed.target, way
         self._made: tuple[OwnedKeyring, ManyReencryptor] | None = None
+        self._lane_way: GivingWay | None = None  # in a lane's process
         self._used: dict[Span, int] = {}  # of what lanes may encrypt, what they did
 
     @classmethod
-    def of(cls, inst: Installation, followed: FollowedKeyring, checked: Checked, counter: UseCounter) -> Lots | None:
+    def of(
+        cls, inst: Installation, followed: FollowedKeyring, checked: Checked, counter: UseCounter, way: GivingWay
+    ) -> Lots | None:
         """None where each value has to be looked at by itself. Raises TargetUnavailable."""
         if may_be_carried_in_lots(checked.managed.rules, checked.facts.longest) and checked.managed.target.takes_lots():
-            return cls(inst, followed, checked, counter)
+            return cls(inst, followed, checked, counter, way)
         return None
 
     def are_all(self, total: int) -> bool:
@@ -60,13 +66,13 @@ class Lots:
         versions = self._checked.census.versions
         return total == sum(versions.get(v.number, 0) for v in ordinary(self._followed.key, self._followed.primary))
 
-    def carry(self, tally: Tally, total: int, look_again: Callable[[], None]) -> Iterator[Progress]:
+    def carry(self, tally: Tally, total: int, look_again: Callable[[], None]) -> Iterator[Progress | Held]:
         """`total`: how many there are, about. Raises TargetUnavailable, what `look_again` raises, and StorageFailed."""
         spans = deque(self._target.spans(_ROWS_OF_A_SPAN))
         beside = min(PROCESSES, len(os.sched_getaffinity(0))) - 1
         if total < MANY or len(spans) == 1 or not lanes.possible(beside + 1):
             beside = 0
-        carrying = self._carrying(look_again, self._counter.reserve)
+        carrying = self._carrying(look_again, self._counter.reserve, self._way)
         with Lanes(beside, self._in_a_lane, self._target.after_fork) as others:
             try:
                 while spans or others.busy:
@@ -78,11 +84,12 @@ class Lots:
                     for carried in carrying.run(here):
                         yield self._tallied(self._told(carried), tally)
                         yield from self._heard(others, spans, tally, patient=False)
+                        yield from self._way.after(len(carried.lot.values), carried.seconds)
                         self._give(others, spans)
             finally:
                 self._hear_out(others, tally)
 
-    def _carrying(self, look_again: Callable[[], object], reserve: Callable[[int], None]) -> Carrying:
+    def _carrying(self, look_again: Callable[[], object], reserve: Callable[[int], None], way: GivingWay) -> Carrying:
         def present() -> tuple[ManyReencryptor, Callable[[], bool]]:
             look_again()
             owned = self._followed.owned
@@ -90,13 +97,15 @@ class Lots:
                 self._made = owned, ManyReencryptor(owned, self._checked.managed.rules, width=self._checked.facts.width)
             return self._made[1], self._followed.unchanged_since_now()
 
-        return Carrying(self._target, present, reserve, self._inst.clock, self._pace)
+        pace = Pace(self._checked.facts.longest, way.courtesy)
+        return Carrying(self._target, present, reserve, self._inst.clock, pace)
 
     # --- beside this process ----------------------------------------------------------------------
 
     def _give(self, others: Lanes, spans: deque[Span]) -> None:
-        """What a lane may encrypt is counted before it gets the span."""
-        while spans and others.free:
+        """What a lane may encrypt is counted before it gets the span. None gets one while others are at work: this
+        process alone leaves them room."""
+        while spans and others.free and self._way.courtesy.alone:
             span = spans.popleft()
             self._counter.reserve(_budget(span))
             others.give(span)
@@ -111,8 +120,14 @@ class Lots:
             if left < 0:
                 raise _Spent
 
-        for carried in self._carrying(self._followed.look_again, reserve).run(span):
+        look_again = self._followed.look_again
+        if self._lane_way is None:
+            self._lane_way = self._way.elsewhere(self._target, look_again)
+        way = self._lane_way
+        for carried in self._carrying(look_again, reserve, way).run(span):
             yield self._told(carried)
+            for _ in way.after(len(carried.lot.values), carried.seconds):
+                pass  # this process's own way tells of it
 
     def _heard(self, others: Lanes, spans: deque[Span], tally: Tally, *, patient: bool) -> Iterator[Progress]:
         for span, told in others.heard(patient=patient):

@@ -23,11 +23,12 @@ from netraven_keys.service.sweeping import Event, Stage, Steps, SweepOfKey
 
 
 def reencrypt(
-    inst: Installation, *, key: str | None, target: str | None, by_hand: bool = True
+    inst: Installation, *, key: str | None, target: str | None, by_hand: bool = True, now: bool = False
 ) -> Generator[Event, None, Result]:
     """Every key, one key, or one target. Raises Busy, UnknownKey, UnknownTarget.
 
-    `by_hand` converts legacy and plaintext values; otherwise only targets that say `adopt` do.
+    `by_hand` converts legacy and plaintext values; otherwise only targets that say `adopt` do. `now` waits for no
+    window.
     """
     if target is not None:
         key = _key_of(inst, key, target)
@@ -41,7 +42,7 @@ def reencrypt(
         for name in names:
             started = inst.clock.monotonic()
             try:
-                report = yield from _reencrypt_key(inst, name, target, by_hand)
+                report = yield from _reencrypt_key(inst, name, target, by_hand, now)
             except NetravenKeysError as problem:
                 report = KeyReport(name, None, None, error=problem)
             report.seconds["total"] = inst.clock.monotonic() - started
@@ -58,7 +59,7 @@ def _key_of(inst: Installation, key: str | None, target: str) -> str:
     raise UnknownTarget(f"there is no target named {target!r}" + (f" for the key {key!r}" if key else ""))
 
 
-def _reencrypt_key(inst: Installation, name: str, target: str | None, by_hand: bool) -> Steps:
+def _reencrypt_key(inst: Installation, name: str, target: str | None, by_hand: bool, now: bool) -> Steps:
     yield Stage(name, "preflight")
     owned = open_owned(inst)
     declared_key(owned.keyring, name)
@@ -72,7 +73,7 @@ def _reencrypt_key(inst: Installation, name: str, target: str | None, by_hand: b
     tell_databases(inst, owned.keyring)
     # Only an unfinished rotation has a proof outstanding that must wait for older writers.
     unfinished = key.rotation is not None
-    report = yield from SweepOfKey(inst, owned, name, checked, from_version=None, activated=unfinished).run()
+    report = yield from SweepOfKey(inst, owned, name, checked, from_version=None, activated=unfinished, now=now).run()
     if report.ended and key.rotation is not None and target is None and key.rotation.to_version <= primary.number:
         end_rotation(inst, name, primary.number)
     return report

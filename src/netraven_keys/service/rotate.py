@@ -50,7 +50,8 @@ Happening = Event | HookResult
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. `force` needs a `reason`; `by_hand` converts legacy and plaintext values.
+    """What was asked for. `force` needs a `reason`; `by_hand` converts legacy and plaintext values; `now` waits for no
+    window.
 
     A scheduled run is not by hand: it makes versions only where `automatic_rotation` lets it, and knows
     when the next run is planned.
@@ -60,6 +61,7 @@ class Request:
     force: bool = False
     reason: str | None = None
     by_hand: bool = True
+    now: bool = False
     next_run: datetime | None = None
 
 
@@ -119,7 +121,7 @@ def rotate_within(
 def _will_change(inst: Installation, owned: OwnedKeyring, name: str, request: Request) -> bool:
     """Whether this key is about to be rotated. What is wrong with a key is said when its turn comes."""
     try:
-        return _why(inst, owned, name, request).is_due
+        return _due_now(inst, owned, name, request).is_due
     except NetravenKeysError:
         return False
 
@@ -130,7 +132,7 @@ def _guarded(
     """One key that fails does not stop the others; None for one that is not due."""
     started = inst.clock.monotonic()
     try:
-        why = _why(inst, open_owned(inst), name, request)
+        why = _due_now(inst, open_owned(inst), name, request)
         if not why.is_due:
             not_due.append(why.why)
             return None
@@ -139,6 +141,15 @@ def _guarded(
         report = KeyReport(name, None, None, error=problem)
     report.seconds["total"] = inst.clock.monotonic() - started
     return report
+
+
+def _due_now(inst: Installation, owned: OwnedKeyring, name: str, request: Request) -> Due:
+    """Raises WindowClosed before anything of a rotation has begun; what somebody may know does not wait."""
+    why = _why(inst, owned, name, request)
+    known = any(version.state is State.COMPROMISED for version in owned.keyring.key(name).versions)
+    if why.is_due and not (request.now or known):
+        inst.courtesies.check_window(inst.clock.now())
+    return why
 
 
 def _why(inst: Installation, owned: OwnedKeyring, name: str, request: Request) -> Due:
@@ -243,7 +254,9 @@ def _rotate_key(
         yield Stage(name, f"activating v{plan.to_version}")
         owned = _activate(inst, name, plan.to_version, for_audit)
     tell_databases(inst, owned.keyring)
-    report = yield from SweepOfKey(inst, owned, name, checked, from_version=plan.from_version, activated=True).run()
+    report = yield from SweepOfKey(
+        inst, owned, name, checked, from_version=plan.from_version, activated=True, now=request.now
+    ).run()
     report.seconds["backup"] = backing_up
     # Before the mark goes that there is work left: a kill within `deploy` leaves it to the next attempt.
     yield from hooks.deploy(report)

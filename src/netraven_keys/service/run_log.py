@@ -10,6 +10,7 @@ from netraven_keys.logs.writing import Emit
 from netraven_keys.ports import Clock, HookResult
 from netraven_keys.rotation.report import KeyReport
 from netraven_keys.rotation.sweep import Progress
+from netraven_keys.service.giving_way import Held
 from netraven_keys.service.rotate import Happening
 from netraven_keys.service.scheduled_run import RunResult
 from netraven_keys.service.sweeping import BackupStep, Stage
@@ -24,6 +25,7 @@ class RunLog:
         self._emit, self._clock, self._alive = emit, clock, alive
         self._stage = events.RotationProgress("", "", 0, 0)
         self._said = clock.monotonic()
+        self._held_at = self._said - _EVERY_SECONDS
 
     def follow(self, steps: Generator[Happening, None, RunResult]) -> RunResult:
         """Runs the steps to their end and says what came of them."""
@@ -54,6 +56,9 @@ class RunLog:
                 if self._clock.monotonic() - self._said >= _EVERY_SECONDS:
                     self._said = self._clock.monotonic()
                     self._emit(self._stage)
+            case Held(target, why) if why and self._clock.monotonic() - self._held_at >= _EVERY_SECONDS:
+                self._held_at = self._clock.monotonic()
+                self._emit(events.SweepHeld(target, why))
             case HookResult(hook, program, "", seconds):
                 self._emit(events.HookEnded(hook, program, seconds))
             case HookResult(hook, program, failure, seconds, output):

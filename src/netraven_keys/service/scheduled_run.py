@@ -16,6 +16,7 @@ from netraven_keys.rotation.sweep import AboutToWrite
 from netraven_keys.service import counting
 from netraven_keys.service.backup_upkeep import back_up_changes, drill_when_due
 from netraven_keys.service.destroy import tend
+from netraven_keys.service.giving_way import WindowClosed
 from netraven_keys.service.hooks import HookedRun, hooked_run
 from netraven_keys.service.installation import Installation
 from netraven_keys.service.keyring_access import open_owned, read_journal
@@ -33,6 +34,13 @@ class RunResult(Result):
         if self.not_backed_up is not None:
             return True
         return any(report.error is not None or not report.ended for report in self.reports if _may_end(report))
+
+    @property
+    def opens_at(self) -> datetime | None:
+        """When the hours of sweeps begin, if nothing else is in the way."""
+        errors = [report.error for report in self.reports if report.error is not None]
+        openings = [error.opens_at for error in errors if isinstance(error, WindowClosed)]
+        return min(openings) if openings and len(openings) == len(errors) and not self.not_backed_up else None
 
     @property
     def why(self) -> str:

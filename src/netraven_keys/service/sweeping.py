@@ -16,13 +16,15 @@ from netraven_keys.keyring.model import NamedKey
 from netraven_keys.keyring.opened import OwnedKeyring
 from netraven_keys.keyring.spelling import spell_time
 from netraven_keys.ports import EVERYTHING, Cell, ExposedRow, Selection
+from netraven_keys.rotation.courtesy import Pace
 from netraven_keys.rotation.prove import TargetCensus, prefix_of, take_census
 from netraven_keys.rotation.reencrypt import Reencryptor
 from netraven_keys.rotation.report import KeyReport
-from netraven_keys.rotation.sweep import AboutToWrite, Progress, Sweep, Tally, batch_size, row_name, starts_with
+from netraven_keys.rotation.sweep import BATCH_ROWS, AboutToWrite, Progress, Sweep, Tally, row_name, starts_with
 from netraven_keys.service.checkpoints import checkpoint
 from netraven_keys.service.destroy import cancel_for
 from netraven_keys.service.followed_keyring import FollowedKeyring
+from netraven_keys.service.giving_way import GivingWay, Held
 from netraven_keys.service.installation import PUBLISHED_STALENESS_SECONDS, Installation
 from netraven_keys.service.keyring_access import UseCounter, check_history, read_journal
 from netraven_keys.service.lots import Lots
@@ -52,7 +54,7 @@ class BackupStep:
     title: str
 
 
-Event = Stage | Progress | AboutToWrite | BackupStep
+Event = Stage | Progress | AboutToWrite | BackupStep | Held
 Steps = Generator[Event, None, KeyReport]
 
 
@@ -68,12 +70,14 @@ class SweepOfKey:
         *,
         from_version: int | None,
         activated: bool,
+        now: bool = False,
     ) -> None:
         """`activated`: the primary is new, or its rotation unfinished, so a proof has to wait for readers
-        of the old keyring and for transactions that may have begun with it."""
+        of the old keyring and for transactions that may have begun with it. `now`: waits for no window."""
         self._inst, self._checked = inst, checked
         self._followed = FollowedKeyring(inst, owned, key)
         self._from_version, self._activated = from_version, activated
+        self._courtesies = inst.courtesies.at_any_time() if now else inst.courtesies
         self._known_from = inst.clock.monotonic() + PUBLISHED_STALENESS_SECONDS
         self._moments: dict[str, object] | None = None
         self._primary = self._followed.primary
@@ -160,7 +164,11 @@ class SweepOfKey:
             # With former names a current value may still be bound to one of them, so all are looked at.
             selection = EVERYTHING if managed.rules.former else Selection(but_not=(prefix,))
         yield Stage(self._key.name, f"{title} {managed.name}", total)
-        if lots and total and (carried := Lots.of(self._inst, self._followed, checked, self._counter)) is not None:
+        # What somebody may know does not wait for a window.
+        courtesies = self._courtesies.at_any_time() if selection.only is not None else self._courtesies
+        way = GivingWay(courtesies, managed.target, self._inst.clock, self._look_again)
+        yield from way.begin()
+        if lots and total and (carried := Lots.of(self._inst, self._followed, checked, self._counter, way)) is not None:
             yield AboutToWrite(managed.name)
             before = self._tallies[managed.name].re_encrypted
             yield from carried.carry(self._tallies[managed.name], total, self._look_again)
@@ -174,7 +182,9 @@ class SweepOfKey:
             written=lambda cells: self._expose_late(checked, cells),
             selection=selection,
             prefixes={v.number: prefix_of(v, binary=checked.facts.binary) for v in self._key.versions},
-            rows_per_batch=batch_size(checked.facts.longest),
+            pace=Pace(checked.facts.longest, way.courtesy, most=BATCH_ROWS),
+            give_way=way.after,
+            clock=self._inst.clock,
         )
         yield from sweep.one_pass(self._tallies[managed.name])
 

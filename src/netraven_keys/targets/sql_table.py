@@ -28,6 +28,7 @@ from netraven_keys.ports import (
     Count,
     Lot,
     Pattern,
+    Pressure,
     RowKey,
     Selection,
     Span,
@@ -36,7 +37,7 @@ from netraven_keys.ports import (
     TargetFacts,
     Wrote,
 )
-from netraven_keys.targets import postgres
+from netraven_keys.targets import postgres, postgres_pressure
 from netraven_keys.targets.engines import AT_ONCE, HURRIED, PATIENT, WRITES, reaching
 from netraven_keys.targets.failures import is_a_lock, is_of_the_database, is_read_only, unavailable
 from netraven_keys.targets.postgres_lots import PostgresLots
@@ -103,7 +104,7 @@ class SqlColumn:
             if self._postgres:
                 postgres.check(connection, self._declared, self._engine.url)
                 postgres.check_key(connection, self._declared, names, self._engine.url)
-                notes = postgres.more_than_needed(connection)
+                notes = [*postgres.more_than_needed(connection), *postgres_pressure.unseen(connection)]
                 triggers = postgres.update_triggers(connection, self._declared)
             else:
                 self._check_takes_writes()
@@ -340,6 +341,13 @@ class SqlColumn:
         """Whoever wrote it: a process that was killed may have, just before this one began."""
         if self._postgres and self._shape.plain and not self._shape.binary:
             self._lots.settle()
+
+    def pressure(self) -> Pressure:
+        """Nothing where nobody can tell who else is there."""
+        if not self._postgres:
+            return Pressure()
+        with reaching(self.place), self._engine.connect() as connection:
+            return postgres_pressure.felt(connection)
 
     # --- proving ----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ One lock for the whole database and one wait for the disk for each lot, and none
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from sqlalchemy import exc
@@ -87,6 +88,7 @@ class SqliteLots:
                 self._engine.connect().execution_options(**WRITES, **HURRIED) as connection,
                 connection.begin() as transaction,
             ):
+                began = time.monotonic()
                 done = connection.exec_driver_sql(update, chosen).rowcount if self._is_ordinary(connection) else 0
                 if not (done and agreed()):
                     transaction.rollback()
@@ -95,7 +97,7 @@ class SqliteLots:
             if is_of_the_database(problem) and not is_a_lock(problem):
                 raise unavailable(self._place, problem) from None
             return Wrote()
-        return Wrote(done, len(chosen) - done)
+        return Wrote(done, len(chosen) - done, time.monotonic() - began)
 
     def settle(self) -> None:
         """Each commit is waited for."""

@@ -19,6 +19,7 @@ from netraven_keys.ports import (
     HookResult,
     Lot,
     Pattern,
+    Pressure,
     RowKey,
     Selection,
     Span,
@@ -190,6 +191,7 @@ class MemoryTarget:
         self.place = f"memory {name}"
         self.rows = rows
         self.binary = binary
+        self.felt = Pressure()  # for a test to change
 
     def preflight(self) -> TargetFacts:
         return TargetFacts(
@@ -252,6 +254,9 @@ class MemoryTarget:
 
     def settle(self) -> None:
         """It is, at once."""
+
+    def pressure(self) -> Pressure:
+        return self.felt
 
     def count(self, patterns: Sequence[Pattern]) -> Count:
         by_label = {pattern.label: 0 for pattern in patterns}
