@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from bench.installation import Bench, postgres
+from bench.installation import AT_WORK_SECONDS, Bench, postgres
 from bench.reencryption import tokens
 
 SIZES = (10_000, 100_000, 1_000_000, 5_000_000)
@@ -31,6 +31,7 @@ def growth(directory: Path, sizes: tuple[int, ...] = SIZES) -> list[dict[str, An
                     copy.write_row((n, some[n % len(some)]))
             connection.execute("VACUUM (ANALYZE) credentials")
             connection.execute("CHECKPOINT")
+            time.sleep(AT_WORK_SECONDS)
             command = bench.command("rotate", "--force", "--reason", "bench", "--json")
             process = subprocess.Popen(
                 command, env=bench.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

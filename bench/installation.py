@@ -19,6 +19,8 @@ import yaml
 from netraven_keys.masterkeys import generated
 
 KEY = "credentials"
+# Until sessions of ours, which wait, do not count as at work any more.
+AT_WORK_SECONDS = 2.5
 PLACE = {"table": "credentials", "column": "password"}
 
 

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from bench.figure import Figure, Measure, in_turns
-from bench.installation import KEY, PLACE, Bench, postgres
+from bench.installation import AT_WORK_SECONDS, KEY, PLACE, Bench, postgres
+from bench.rewrap import rewrap_on
 from netraven_keys.client import open_keyring
 
 SECRET = 16
@@ -28,6 +29,7 @@ _FLOOR = "bare UPDATE, and then the bare loop"
 _OURS = "rotate: values carried"
 _WHOLE = "rotate: values carried and proven"
 _ORM = "ORM objects and MultiFernet.rotate"
+_REWRAP = "keys behind HTTP, a thousand values a request (as vault transit rewrap)"
 _KINDS = {"integer": ("BIGINT", "n"), "uuid": ("UUID", "gen_random_uuid()")}
 
 
@@ -100,10 +102,11 @@ def on_postgres(directory: Path, rows: int, key: str, *, runs: int) -> Figure:
 
         measures: dict[str, Measure] = {_BARE: bare, _OURS: _rotation(bench, fresh, figure, rows)}
         measures[_ORM] = _orm_on(url.replace("postgresql://", "postgresql+psycopg://"), min(rows, _ORM_ROWS))
+        measures[_REWRAP] = rewrap_on(url, min(rows, _ORM_ROWS))
         measures[_LOOP] = bare_loop(rows)
         in_turns(figure, measures, runs=runs)
         figure.notes.append(f"PostgreSQL {version}, on the same machine, its settings as they come")
-        figure.notes.append(f"ORM and MultiFernet over {min(rows, _ORM_ROWS):,} rows")
+        figure.notes.append(f"ORM and MultiFernet, and keys behind HTTP, over {min(rows, _ORM_ROWS):,} rows")
     return figure
 
 
@@ -112,6 +115,7 @@ def _rotation(bench: Bench, fresh: Callable[[], None], figure: Figure, rows: int
 
     def measure() -> float:
         fresh()
+        time.sleep(AT_WORK_SECONDS)
         found = bench.rotate()
         if found["rows"] != rows:
             raise RuntimeError(f"{found['rows']} of {rows} rows were carried")

@@ -25,6 +25,8 @@ def test_every_kind_of_figure_is_made_beside_its_floor_and_peers(tmp_path: Path)
         assert all(one > 0 for seconds in figure["seconds"].values() for one in seconds)
         assert figure["name"] in done.stdout
     assert set(found["application"]["milliseconds"]) == {"idle", "while values are carried"}
+    assert found["application"]["seconds_of_a_sweep"] > 0
+    assert found["application"]["lock_waits"].keys() == {"count", "longest_ms"}
     assert [one["rows"] for one in found["growth"]] == [1500]
     assert str(tmp_path) not in out.read_text()
 

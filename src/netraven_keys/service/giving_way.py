@@ -75,6 +75,11 @@ class GivingWay:
         TargetUnavailable, and what `look_again` raises."""
         clock, courtesy = self._clock, self.courtesy
         self._courtesies.check_window(clock.now())
+        if rows and not courtesy.alone:
+            # What is not yet durable of ours would be waited for by the next commit of others.
+            began = clock.monotonic()
+            self._target.settle()
+            seconds += clock.monotonic() - began
         yield from self._pause(courtesy.pause(rows, seconds, clock.monotonic()))
         if not courtesy.is_to_look(clock.monotonic()):
             return
