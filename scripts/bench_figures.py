@@ -77,8 +77,8 @@ def _felt(application: dict[str, Any]) -> list[str]:
         rows += [f"| {what}, {when} | {t['p50']} | {t['p99']} | {t['most']} |" for what, t in both.items()]
     waits = application["lock_waits"]
     said = (
-        f"\nThe sweep gave way, and took {application['seconds_of_a_sweep']} s. The application waited for locks, for 1 ms "
-        f"and more, {waits['count']} times, {waits['longest_ms']} ms at most."
+        f"\nThe sweep gave way, and took {application['seconds_of_a_sweep']} s. The application waited for locks, "
+        f"for 1 ms and more, {waits['count']} times, {waits['longest_ms']} ms at most."
     )
     return [*rows, said, ""]
 
