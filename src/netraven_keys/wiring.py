@@ -17,6 +17,7 @@ from netraven_keys.config import backups, startup
 from netraven_keys.config import settings as config
 from netraven_keys.config.audit import Audit
 from netraven_keys.config.channels import channels
+from netraven_keys.config.keyring_place import keyring_in_postgres
 from netraven_keys.config.master_keys import Prompt, master_key_from
 from netraven_keys.config.settings import Loaded, load_settings
 from netraven_keys.config.world import World, read_secret_file, who
@@ -25,7 +26,7 @@ from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
 from netraven_keys.hooks.programs import Programs
 from netraven_keys.legacy import netraven
-from netraven_keys.ports import CheckpointStore, Clock, MasterKey, Sealer
+from netraven_keys.ports import CheckpointStore, Clock, KeyringStore, MasterKey, Sealer
 from netraven_keys.rotation.courtesy import Limits
 from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
@@ -120,7 +121,7 @@ def assemble(
     rotation = settings.security.key_rotation
     master_keys = _MasterKeys(settings.master_keys, world, prompt)
     return Installation(
-        store=DirectoryStore(Path(rotation.key_path), group=settings.keyring_group),
+        store=_keyring_store(settings, world),
         schedule=ScheduleDirectory(Path(rotation.key_path), group=settings.keyring_group),
         audit=_audit_log(settings.audit, syslog),
         checkpoints=_checkpoint_stores(settings.audit, engines),
@@ -210,6 +211,12 @@ def _checkpoint_stores(audit: Audit, engines: dict[str, Engine]) -> list[Checkpo
         place = f"{printable(audit.checkpoint_url)} {audit.checkpoint_table}"
         found.append(CheckpointTables(engines[name], name=audit.checkpoint_table, place=place))
     return found
+
+
+def _keyring_store(settings: config.Settings, world: World) -> KeyringStore:
+    if settings.keyring_url is None:
+        return DirectoryStore(Path(settings.security.key_rotation.key_path), group=settings.keyring_group)
+    return keyring_in_postgres(settings.keyring_url, settings.keyring_table, world)
 
 
 def _courtesies(settings: config.Settings) -> Courtesies:

@@ -25,6 +25,7 @@ from netraven_keys.crypto.errors import CryptoUnsound
 from netraven_keys.keyring import slots
 from netraven_keys.masterkeys import generated
 from netraven_keys.service import followed_keyring
+from netraven_keys.storage.postgres import LeaseLost
 from tests.site import Site
 
 ROTATE = ("rotate", "--force", "--reason", "test")
@@ -520,6 +521,7 @@ ELSEWHERE = {
     "value_too_large": "tests/unit/test_limits.py: 64 MiB on stdin",
     "keyring_unreadable": "tests/integration/test_client.py: only a running application meets it",
     "incomplete": "the base of what ends with exit 3",
+    "lease_lost": "tests/integration/test_keyring_in_postgres.py: another host took over meanwhile",
     "superseded": "tests/integration/test_sweep.py: another version was activated meanwhile",
     "decryption_failed": "the base of the reasons",
     "master_key": "the base of the master key errors",
@@ -530,6 +532,7 @@ ELSEWHERE = {
 
 
 def test_the_table_covers_every_class_of_the_tree() -> None:
+    assert LeaseLost in set(all_errors())
     assert followed_keyring.Superseded in set(all_errors())
     assert demo_command.DemoFailed in set(all_errors())
     assert CryptoUnsound in set(all_errors())

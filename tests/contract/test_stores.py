@@ -1,4 +1,4 @@
-"""What every keyring store does, run against the directory and the one in memory."""
+"""What every keyring store does, run against the directory, PostgreSQL and the one in memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from netraven_keys.errors import Busy, EpochConflict, InsecurePermissions, Stora
 from netraven_keys.ports import KeyringStore
 from netraven_keys.storage import durable
 from netraven_keys.storage.directory import DirectoryStore
+from netraven_keys.storage.postgres import PostgresStore
 from netraven_keys.testing.memory import MemoryStore
+from tests.site import psycopg_url
 
 
-@pytest.fixture(params=["directory", "memory"])
+@pytest.fixture(params=["directory", "memory", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyringStore:
-    return DirectoryStore(tmp_path / "keys") if request.param == "directory" else MemoryStore()
+    match request.param:
+        case "directory":
+            return DirectoryStore(tmp_path / "keys")
+        case "memory":
+            return MemoryStore()
+        case _:
+            return PostgresStore(psycopg_url(request.getfixturevalue("postgres_url")))
 
 
 def document(epoch: int, text: str = "") -> bytes:

@@ -71,7 +71,7 @@ from netraven_keys.service import exchange
 from netraven_keys.service.audit_trail import read_proof
 from netraven_keys.storage.alarms import AlarmFile
 from netraven_keys.storage.checkpoints import CheckpointDirectory
-from netraven_keys.storage.directory import _epoch_of
+from netraven_keys.storage.directory import epoch_of
 from netraven_keys.storage.exposures import ExposureDirectory
 from netraven_keys.storage.schedule import ScheduleDirectory
 from netraven_keys.values.finding import Finder
@@ -263,7 +263,7 @@ def legacy_backup_inside(data: bytes) -> bool:
 @target(made.DOCUMENT)
 def keyring(data: bytes) -> bool:
     try:
-        epoch = _epoch_of(data)
+        epoch = epoch_of(data)
     except KeyringTampered:
         epoch = None
     try:

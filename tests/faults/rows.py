@@ -115,14 +115,17 @@ ROWS: tuple[Row, ...] = (
     Row("B35", "the count would be read from a standby that lags", "refused: only the primary is counted"),
     Row("B36", "one value in many does not open", "incomplete, and said everywhere until it is mended"),
     # --- C: concurrency ---------------------------------------------------------------------------
-    Row("C1", "two rotations on one host", "one runs, the other says who does"),
+    Row("C1", "two rotations at once", "one runs, the other says who does"),
     Row("C2", "one of two rotations is paused and wakes up", "it writes nothing over what the other did"),
-    Row("C3", "a batch takes very long", "the lock has no end of its own, so nobody takes it for dead"),
+    Row(
+        "C3",
+        "a batch takes very long",
+        "a flock has no end of its own, and a lease is put off meanwhile: nobody takes it for dead",
+    ),
     Row(
         "C4",
         "somebody else gives the lock back",
-        "impossible: it belongs to the process that holds it",
-        "the lock is the kernel's own (flock); there is no call that gives back another process's",
+        "a flock is the kernel's own; of a lease only the number that took it gives it back",
     ),
     Row("C5", "a person and the scheduler rotate at once", "one version is made; the other is busy"),
     Row(

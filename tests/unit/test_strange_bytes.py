@@ -29,7 +29,7 @@ from netraven_keys.keyring.model import SlotKind
 from netraven_keys.masterkeys import shamir
 from netraven_keys.sealing.age import recipient
 from netraven_keys.storage.alarms import AlarmFile
-from netraven_keys.storage.directory import _epoch_of
+from netraven_keys.storage.directory import epoch_of
 from netraven_keys.storage.exposures import ExposureDirectory
 from netraven_keys.storage.volumes import volumes
 from netraven_keys.values.finding import Finder
@@ -41,7 +41,7 @@ INFINITE = made.LINES[0].replace(b'"epoch": 0', b'"epoch": 1e999').replace(b'"se
 
 def test_a_document_nested_without_end_has_no_epoch() -> None:
     with pytest.raises(KeyringTampered):
-        _epoch_of(DEEP)
+        epoch_of(DEEP)
 
 
 def test_files_nested_without_end_count_as_nothing(tmp_path: Path) -> None:

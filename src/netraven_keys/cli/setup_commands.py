@@ -105,7 +105,7 @@ def _masked(loaded: Loaded, value: Any, path: Path_) -> str:
     if path == ("alarms", "webhook", "url"):
         parts = urlsplit(value)
         return f"{parts.scheme}://{parts.netloc}/***"
-    if path[-1] in ("url", "checkpoint_url") and value is not None:
+    if path[-1] in ("url", "checkpoint_url", "keyring_url") and value is not None:
         return printable(value)
     if path in loaded.document.filled and isinstance(value, str):
         return "***"

@@ -35,7 +35,6 @@ from netraven_keys.errors import (
 )
 from netraven_keys.keyring.model import Origin
 from netraven_keys.keyring.opened import OpenedKeyring, open_document
-from netraven_keys.storage.directory import DirectoryStore, Stamp
 from netraven_keys.values.ordinary import Open, OrdinaryWriter, ordinary_reader
 from netraven_keys.values.place import Place, Row
 from netraven_keys.values.reading import ValueReader
@@ -51,7 +50,7 @@ class _Snapshot:
     """One epoch of the keyring, with the readers and writers made for it."""
 
     opened: OpenedKeyring
-    stamp: Stamp | None
+    stamp: object | None
     compromised: frozenset[tuple[str, int]]
     readers: dict[tuple[str, str, str, bool], ValueReader] = field(default_factory=dict)
     writers: dict[tuple[str, str, str, bool], Writer] = field(default_factory=dict)
@@ -97,7 +96,7 @@ class ApplicationKeyring:
     def __init__(self, settings: ClientSettings) -> None:
         selftest.check()
         self._settings = settings
-        self._store = DirectoryStore(settings.key_path, group_may_read=True)
+        self._store = settings.store()
         self._lock = threading.Lock()
         self._uses = CompromisedUses()
         self._trouble: tuple[type[NetravenKeysError], str, str | None] | None = None
@@ -109,7 +108,7 @@ class ApplicationKeyring:
         os.register_at_fork(after_in_child=lambda: _after_fork(reference))
 
     def __repr__(self) -> str:
-        return f"<ApplicationKeyring {self._settings.key_path} epoch {self.epoch}>"
+        return f"<ApplicationKeyring {self._store.place} epoch {self.epoch}>"
 
     @property
     def epoch(self) -> int:

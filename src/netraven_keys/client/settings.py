@@ -1,22 +1,27 @@
 """The few settings an application needs: variables in all the others may be unset.
 
-`application`, `security.key_rotation.key_path`, `master_keys`, and of the targets `key`, `table`,
-`column`, `bind`, `accept`, `was`. The service checks the file as a whole; here each is only read.
+`application`, `security.key_rotation.key_path`, `keyring_url`, `keyring_table`, `master_keys`, and of the targets
+`key`, `table`, `column`, `bind`, `accept`, `was`. The service checks the file as a whole; here each is only read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netraven_keys.config.document import Document, Path_, overlaid, read_document
+from netraven_keys.config.keyring_place import keyring_in_postgres
 from netraven_keys.config.master_keys import MasterKey, master_key_from, nobody
 from netraven_keys.config.world import World
 from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
+from netraven_keys.storage.directory import DirectoryStore
 from netraven_keys.values.formats import ACCEPTED
 from netraven_keys.values.place import Place
+
+if TYPE_CHECKING:
+    from netraven_keys.storage.postgres import PostgresStore
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,11 @@ class ClientSettings:
     master_keys: Sequence[MasterKey]
     production: bool
     columns: dict[tuple[str, str], Column] = field(default_factory=dict)
+    keyring_in: Callable[[], PostgresStore] | None = None
+
+    def store(self) -> DirectoryStore | PostgresStore:
+        """Raises BadConfiguration."""
+        return DirectoryStore(self.key_path, group_may_read=True) if self.keyring_in is None else self.keyring_in()
 
 
 def read_client_settings(config: str | Path | None, world: World) -> ClientSettings:
@@ -49,7 +59,16 @@ def read_client_settings(config: str | Path | None, world: World) -> ClientSetti
         master_keys=_master_keys(reader, world),
         production=world.production,
         columns=_columns(reader, application),
+        keyring_in=_keyring_in(reader, world),
     )
+
+
+def _keyring_in(reader: _Reader, world: World) -> Callable[[], PostgresStore] | None:
+    url = reader.text(("keyring_url",), "")
+    if not url:
+        return None
+    table = reader.text(("keyring_table",), "netraven_keys_keyring")
+    return lambda: keyring_in_postgres(url, table, world, for_application=True)
 
 
 def _master_keys(reader: _Reader, world: World) -> list[MasterKey]:

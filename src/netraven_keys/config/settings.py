@@ -75,7 +75,7 @@ class Backup(Group):
 
 
 class KeyRotation(Group):
-    key_path: str = Field("data/keys", description="The key directory.")
+    key_path: str = Field("data/keys", description="The key directory; what this host's `schedule` remembers, too.")
     rotation_interval_days: Interval = Field(90, description="Days from activation until a key is overdue.")
     automatic_rotation: bool = Field(True, description="Whether scheduled runs make new versions.")
     backup: Backup = Backup()
@@ -257,6 +257,14 @@ class Settings(Group):
     propagation_seconds: int = Field(0, ge=0, le=86400, description="Wait until readers know a new version.")
     prove_wait_seconds: int = Field(30, ge=0, le=86400, description="Wait for transactions older than activation.")
     sweep: Sweep = Sweep()
+    keyring_url: str | None = Field(
+        None,
+        description="Database that holds the keyring, for several hosts, instead of `key_path`: "
+        "postgresql://user@host/db; take a password from ${VARIABLE}.",
+    )
+    keyring_table: TableName = Field(
+        "netraven_keys_keyring", description="Its table, as `schema.table` where it needs a schema."
+    )
     keyring_group: int | None = Field(None, ge=0, description="GID that may read the keyring document.")
     epoch_table: TableName | None = Field(
         "netraven_keys_epoch", description="Table in each database, or null for none."

@@ -10,6 +10,7 @@ import os
 import shlex
 import stat
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.engine import URL
@@ -20,7 +21,7 @@ from netraven_keys.config.settings import EnvMasterKey, FileMasterKey, Loaded, S
 from netraven_keys.config.world import World, read_secret_file
 from netraven_keys.errors import BadConfiguration, ForbiddenSecret, InsecurePermissions, NetravenKeysError
 from netraven_keys.targets.checkpoint_tables import parse_checkpoint_url
-from netraven_keys.targets.engines import parse_url
+from netraven_keys.targets.engines import parse_postgres_url, parse_url
 
 _BACKUP_PATH = "NETRAVEN_KEYS__SECURITY__KEY_ROTATION__BACKUP__BACKUP_PATH"
 
@@ -81,7 +82,7 @@ def _master_keys(settings: Settings, world: World) -> list[Finding]:
 
 def _instead_of(entry: EnvMasterKey | FileMasterKey, settings: Settings) -> tuple[str, type[BadConfiguration], str]:
     """Remedy, error and command. Where there is a keyring, a new master key would open nothing of it."""
-    if (Path(settings.security.key_rotation.key_path) / "keyring.json").exists():
+    if settings.keyring_url is not None or (Path(settings.security.key_rotation.key_path) / "keyring.json").exists():
         return ("Give the master key that the keyring was made with: only that one opens it.", ForbiddenSecret, "")
     return (ForbiddenSecret.default_remedy, ForbiddenSecret, _new_master_key(entry))
 
@@ -195,16 +196,19 @@ def _too_open(directory: Path, allowed: int) -> list[Finding]:
 
 def _urls(settings: Settings) -> tuple[dict[str, URL], list[Finding]]:
     """Of the databases, by whose they are; and of those that are none, what is wrong."""
+    given = [
+        (f"target {target.name!r}", partial(parse_url, target.url, f"the `url` of target {target.name!r}"))
+        for target in settings.targets
+    ]
+    if settings.keyring_url is not None:
+        given.append(("`keyring_url`", partial(parse_postgres_url, settings.keyring_url, "`keyring_url`")))
+    if settings.audit.checkpoint_url is not None:
+        given.append(("`audit.checkpoint_url`", partial(parse_checkpoint_url, settings.audit.checkpoint_url)))
     parsed: dict[str, URL] = {}
     found: list[Finding] = []
-    for target in settings.targets:
+    for whose, parse in given:
         try:
-            parsed[f"target {target.name!r}"] = parse_url(target.url, f"the `url` of target {target.name!r}")
-        except BadConfiguration as problem:
-            found.append(Finding(problem.message, problem.remedy, type(problem), problem.command))
-    if settings.audit.checkpoint_url is not None:
-        try:
-            parsed["`audit.checkpoint_url`"] = parse_checkpoint_url(settings.audit.checkpoint_url)
+            parsed[whose] = parse()
         except BadConfiguration as problem:
             found.append(Finding(problem.message, problem.remedy, type(problem), problem.command))
     return parsed, found

@@ -69,6 +69,11 @@ class World:
         """What a program of the operator's needs to run, and nothing that can hold a secret."""
         return {name: self.variables[name] for name in _HARMLESS if name in self.variables}
 
+    def for_libpq(self) -> dict[str, str]:
+        """What a process of ours needs that connects to PostgreSQL and does nothing else."""
+        own = {name: value for name, value in self.variables.items() if name.startswith(("PG", "PYTHON"))}
+        return {**self.harmless(), **own}
+
     def config_file(self) -> str:
         return self.variables.get("CONFIG_FILE") or "config/key_rotation.yaml"
 

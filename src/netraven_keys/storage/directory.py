@@ -80,7 +80,7 @@ class DirectoryStore:
         """
         self._make_directory()
         present = self.load()
-        epoch = 0 if present is None else _epoch_of(present)
+        epoch = 0 if present is None else epoch_of(present)
         if epoch != expected_epoch:
             raise EpochConflict(f"the keyring is at epoch {epoch}, not {expected_epoch}: it was changed meanwhile")
         mode = 0o600 if self._group is None else 0o640
@@ -156,12 +156,12 @@ class DirectoryStore:
             )
 
 
-def _epoch_of(document: bytes) -> int:
+def epoch_of(document: bytes) -> int:
     """All that storage reads in a document: its place in the order of saves."""
     try:
         epoch = json.loads(document)["epoch"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise KeyringTampered("the keyring document on disk is damaged") from None
+        raise KeyringTampered("the keyring document is damaged") from None
     if type(epoch) is not int:
-        raise KeyringTampered("the keyring document on disk is damaged")
+        raise KeyringTampered("the keyring document is damaged")
     return epoch

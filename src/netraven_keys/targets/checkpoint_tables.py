@@ -20,10 +20,10 @@ from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import URL, Connection, Engine
 
-from netraven_keys.errors import BadConfiguration, StorageFailed
+from netraven_keys.errors import StorageFailed
 from netraven_keys.faults import Fault
 from netraven_keys.ports import Kept
-from netraven_keys.targets.engines import parse_url
+from netraven_keys.targets.engines import parse_postgres_url
 from netraven_keys.targets.failures import describe
 from netraven_keys.targets.in_time import impatient_engine, in_time
 
@@ -47,13 +47,7 @@ def checkpoint_engine(url: str) -> Engine:
 
 def parse_checkpoint_url(url: str) -> URL:
     """Raises BadConfiguration."""
-    parsed = parse_url(url, "`audit.checkpoint_url`")
-    if parsed.get_backend_name() != "postgresql":
-        raise BadConfiguration(
-            "`audit.checkpoint_url` is not the URL of a PostgreSQL database",
-            remedy="Write it as postgresql://user@host/db; for files there is `audit.checkpoint_path`.",
-        )
-    return parsed
+    return parse_postgres_url(url, "`audit.checkpoint_url`", "; for files there is `audit.checkpoint_path`")
 
 
 class CheckpointTables:

@@ -63,6 +63,17 @@ def parse_url(url: str, setting: str = "a target's `url`") -> URL:
     return parsed
 
 
+def parse_postgres_url(url: str, setting: str, hint: str = "") -> URL:
+    """Raises BadConfiguration; `hint` is what else there is."""
+    parsed = parse_url(url, setting)
+    if parsed.get_backend_name() != "postgresql":
+        raise BadConfiguration(
+            f"{setting} is not the URL of a PostgreSQL database",
+            remedy=f"Write it as postgresql://user@host/db{hint}.",
+        )
+    return parsed
+
+
 def make_engine(url: str, setting: str = "a target's `url`") -> Engine:
     """Raises BadConfiguration. Connects to nothing yet."""
     parsed = parse_url(url, setting)
