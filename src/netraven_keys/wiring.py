@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from netraven_keys.config.world import World, read_secret_file, who
 from netraven_keys.crypto import selftest
 from netraven_keys.crypto.secret import SecretBytes
 from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
+from netraven_keys.executors.dask import Cluster
 from netraven_keys.hooks.programs import Programs
 from netraven_keys.legacy import netraven
 from netraven_keys.ports import CheckpointStore, Clock, KeyringStore, MasterKey, Sealer
@@ -31,6 +33,7 @@ from netraven_keys.rotation.courtesy import Limits
 from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.scheduling.window import Window
+from netraven_keys.service.beside import Elsewhere
 from netraven_keys.service.giving_way import Courtesies
 from netraven_keys.service.installation import BackupPolicy, Installation, ManagedTarget
 from netraven_keys.storage.backups import BackupDirectory
@@ -71,10 +74,13 @@ def settings_path(given: str | None, world: World) -> Path:
     return Path(given if given is not None else world.config_file())
 
 
-def installation(given: str | None, world: World, *, prompt: Prompt) -> Installation:
-    """Reads and checks the settings; opens, writes and connects to nothing. Raises BadConfiguration,
-    CryptoUnsound."""
+def installation(given: str | None, world: World, *, prompt: Prompt, executor: str | None = None) -> Installation:
+    """Reads and checks the settings; opens, writes and connects to nothing. `executor` takes the place of the
+    settings' own. Raises BadConfiguration, CryptoUnsound."""
     loaded = load_settings(settings_path(given, world), world)
+    if executor is not None:
+        sweep = loaded.settings.sweep.model_copy(update={"executor": executor})
+        loaded = replace(loaded, settings=loaded.settings.model_copy(update={"sweep": sweep}))
     return assemble(loaded, world, prompt=prompt, notices=checked(loaded, world))
 
 
@@ -174,6 +180,7 @@ def assemble(
         propagation_seconds=settings.propagation_seconds,
         prove_wait_seconds=settings.prove_wait_seconds,
         courtesies=_courtesies(settings),
+        elsewhere=_elsewhere(settings.sweep.cluster()),
         notices=notices,
         warn=cache(warn),  # a place that is away is found so by each of many changes
         close=lambda: _dispose(engines.values()),
@@ -231,6 +238,12 @@ def _courtesies(settings: config.Settings) -> Courtesies:
     )
     timezone = settings.tasks.key_rotation.schedule.timezone
     return Courtesies(limits, None if sweep.window is None else Window.spelled(sweep.window, timezone))
+
+
+def _elsewhere(cluster: Cluster | None) -> Elsewhere | None:
+    from netraven_keys import worker  # which is wired by this module too, on its own machine
+
+    return None if cluster is None else Elsewhere(cluster.crew, worker.carry)
 
 
 def _check_distinct(targets: Sequence[config.Target]) -> None:

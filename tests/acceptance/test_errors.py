@@ -521,6 +521,8 @@ ELSEWHERE = {
     "value_too_large": "tests/unit/test_limits.py: 64 MiB on stdin",
     "keyring_unreadable": "tests/integration/test_client.py: only a running application meets it",
     "incomplete": "the base of what ends with exit 3",
+    "executor_unavailable": "tests/integration/test_workers.py: a scheduler that does not answer",
+    "not_that_keyring": "tests/integration/test_workers.py: a worker tells nobody, the rotation does its work",
     "lease_lost": "tests/integration/test_keyring_in_postgres.py: another host took over meanwhile",
     "superseded": "tests/integration/test_sweep.py: another version was activated meanwhile",
     "decryption_failed": "the base of the reasons",

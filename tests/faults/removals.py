@@ -741,7 +741,7 @@ REMOVALS = (
     ),
     Removal(
         "rows under a version that is marked while a lot is carried are listed",
-        "service/lots.py",
+        "service/carrier.py",
         "listed = tuple(self._to_list(lot)) if wrote.written else ()",
         "listed = ()",
         ("tests/acceptance/test_compromise.py", "-k", "in_the_middle"),

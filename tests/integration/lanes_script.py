@@ -13,7 +13,8 @@ from typing import IO
 
 from netraven_keys.ports import Span
 from netraven_keys.service import lanes
-from netraven_keys.service.lanes import Lanes, Left, Step
+from netraven_keys.service.beside import Left, Step
+from netraven_keys.service.lanes import Lanes
 
 SPANS = [Span(n, n + 1, 10) for n in range(20)]
 

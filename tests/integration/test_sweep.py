@@ -73,6 +73,7 @@ class Scene:
             propagation_seconds=0,
             prove_wait_seconds=30,
             courtesies=Courtesies(),
+            elsewhere=None,
             notices=(),
             warn=self.warnings.append,
             close=lambda: None,

@@ -28,9 +28,9 @@ class Invocation:
     config: str | None = None
     json: bool = False
 
-    def installation(self) -> Installation:
+    def installation(self, executor: str | None = None) -> Installation:
         """Raises BadConfiguration. Its connections end with the command."""
-        found = wiring.installation(self.config, self.world, prompt=ask)
+        found = wiring.installation(self.config, self.world, prompt=ask, executor=executor)
         click.get_current_context().call_on_close(found.close)
         return found
 

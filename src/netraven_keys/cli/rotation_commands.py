@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from netraven_keys.cli import show
@@ -13,6 +15,7 @@ from netraven_keys.keyring.opened import fingerprint
 from netraven_keys.rotation.plan import Plan
 from netraven_keys.rotation.report import KeyReport, error_json, reports_json
 from netraven_keys.service import counting, initialise, reencrypt, rotate, status, verify
+from netraven_keys.service.installation import Installation
 
 _LISTED = 20
 
@@ -35,26 +38,28 @@ def add_to(group: click.Group) -> None:
     @click.option("--reason", metavar="TEXT", help="Why, for the audit record.")
     @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
     @click.option("--now", is_flag=True, help="Do not wait for the hours of `sweep.window`.")
-    def rotate_(run: Invocation, key: str | None, force: bool, reason: str | None, dry_run: bool, now: bool) -> int:
+    @click.option("--executor", metavar="URL", help="Dask workers carry the values: tls://host:8786.")
+    def rotate_(run: Invocation, dry_run: bool, executor: str | None, **request: Any) -> int:
         """Rotate what is due, and prove it.
 
         A new version, re-encryption of the data, the census. Nothing due is exit 0 and one line why.
         An unfinished rotation is finished first.
         """
-        request = rotate.Request(key=key, force=force, reason=reason, now=now)
-        return _plan(run, request) if dry_run else _rotate(run, request)
+        inst, wanted = run.installation(executor), rotate.Request(**request)
+        return _plan(run, inst, wanted) if dry_run else _rotate(run, inst, wanted)
 
     @verb(group, "reencrypt")
     @click.option("--key", metavar="NAME", help="Only this key.")
     @click.option("--target", metavar="NAME", help="Only this target.")
     @click.option("--now", is_flag=True, help="Do not wait for the hours of `sweep.window`.")
-    def reencrypt_(run: Invocation, key: str | None, target: str | None, now: bool) -> int:
+    @click.option("--executor", metavar="URL", help="Dask workers carry the values: tls://host:8786.")
+    def reencrypt_(run: Invocation, executor: str | None, **given: Any) -> int:
         """Carry what is left to the primary.
 
         Continues or repeats a re-encryption and proves it; converts legacy and plaintext values that the
         target accepts.
         """
-        result = follow(reencrypt.reencrypt(run.installation(), key=key, target=target, now=now))
+        result = follow(reencrypt.reencrypt(run.installation(executor), **given))
         reported(run, result)
         return result.exit_status
 
@@ -122,8 +127,8 @@ def _init(run: Invocation, without_targets: bool) -> int:
     return 0
 
 
-def _plan(run: Invocation, request: rotate.Request) -> int:
-    plans, not_due = rotate.plans(run.installation(), request)
+def _plan(run: Invocation, inst: Installation, request: rotate.Request) -> int:
+    plans, not_due = rotate.plans(inst, request)
     if run.json:
         show.as_json({"plans": [plan.to_json() for plan in plans], "not_due": not_due})
         return 0
@@ -147,8 +152,8 @@ def _print_plan(plan: Plan) -> None:
             show.line(f"     {target.name}: note: {warning}")
 
 
-def _rotate(run: Invocation, request: rotate.Request) -> int:
-    result = follow(rotate.rotate(run.installation(), request))
+def _rotate(run: Invocation, inst: Installation, request: rotate.Request) -> int:
+    result = follow(rotate.rotate(inst, request))
     reported(run, result)
     return result.exit_status
 

@@ -40,6 +40,7 @@ def check(loaded: Loaded, world: World) -> list[Finding]:
     """All findings. In dev and test only what nobody can use is refused, and warnings are left out."""
     settings = loaded.settings
     urls, unusable = _urls(settings)
+    unusable += _executor(settings)
     if not world.production:
         return unusable
     return [*unusable, *_master_keys(settings, world), *_backup(settings, world), *_paths(settings), *_default(urls)]
@@ -212,6 +213,14 @@ def _urls(settings: Settings) -> tuple[dict[str, URL], list[Finding]]:
         except BadConfiguration as problem:
             found.append(Finding(problem.message, problem.remedy, type(problem), problem.command))
     return parsed, found
+
+
+def _executor(settings: Settings) -> list[Finding]:
+    try:
+        settings.sweep.cluster()
+    except BadConfiguration as problem:
+        return [Finding(problem.message, problem.remedy, type(problem), problem.command)]
+    return []
 
 
 def _default(urls: dict[str, URL]) -> list[Finding]:

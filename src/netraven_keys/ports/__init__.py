@@ -23,6 +23,7 @@ from netraven_keys.ports.carrying import (
     TargetFacts,
     Wrote,
 )
+from netraven_keys.ports.executing import Crew
 from netraven_keys.ports.keeping import (
     AuditSink,
     BackupStore,
@@ -53,6 +54,7 @@ __all__ = [
     "CheckpointStore",
     "Clock",
     "Count",
+    "Crew",
     "Database",
     "EpochRows",
     "ExposedRow",

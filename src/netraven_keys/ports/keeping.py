@@ -169,6 +169,15 @@ class KeyringStore(Protocol):
         """The rotation lease. Raises Busy at once."""
         ...
 
+    @property
+    def lease_token(self) -> int | None:
+        """The number of the lease that is held here, where leases have one."""
+        ...
+
+    def under_lease(self, token: int | None) -> AbstractContextManager[None]:
+        """For a worker of the lease's holder: what is asked within is refused once the lease is another's."""
+        ...
+
 
 class ScheduleStore(Protocol):
     """Where the scheduler's state lies; shared by all schedulers of one keyring."""

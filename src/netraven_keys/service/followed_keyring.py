@@ -6,12 +6,14 @@ A change that leaves the primary alone is taken in; one that replaces it ends th
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from netraven_keys.errors import Incomplete, KeyringMissing, RolledBack
 from netraven_keys.keyring.model import NamedKey
-from netraven_keys.keyring.opened import OwnedKeyring
+from netraven_keys.keyring.opened import OpenedKeyring
 from netraven_keys.service.installation import Installation
-from netraven_keys.service.keyring_access import open_owned
+
+Opened = TypeVar("Opened", bound=OpenedKeyring)
 
 
 class Superseded(Incomplete):
@@ -21,13 +23,13 @@ class Superseded(Incomplete):
     default_remedy = "Run `netraven-keys rotate`; it carries everything to the present primary."
 
 
-class FollowedKeyring:
-    """`owned` and `key` are as they were when it was last looked at; `primary` stays."""
+class FollowedKeyring(Generic[Opened]):
+    """`opened` and `key` are as they were when it was last looked at; `primary` stays."""
 
-    def __init__(self, inst: Installation, owned: OwnedKeyring, key: str) -> None:
-        self._inst, self.owned = inst, owned
-        self.key, self.primary = owned.primary(key)
-        # Equal to no stamp: `owned` was read before the preflight, so the first look reads again.
+    def __init__(self, inst: Installation, opened: Opened, key: str, reopen: Callable[[Installation], Opened]) -> None:
+        self._inst, self.opened, self._reopen = inst, opened, reopen
+        self.key, self.primary = opened.primary(key)
+        # Equal to no stamp: `opened` was read before the preflight, so the first look reads again.
         self._stamp: object = object()
 
     def look_again(self) -> bool:
@@ -38,7 +40,7 @@ class FollowedKeyring:
             raise KeyringMissing(f"the keyring at {self._inst.store.place} is gone")
         if stamp == self._stamp:
             return False
-        self._take_in(open_owned(self._inst))
+        self._take_in(self._reopen(self._inst))
         self._stamp = stamp
         return True
 
@@ -53,15 +55,15 @@ class FollowedKeyring:
 
     def newest_key(self) -> NamedKey:
         """As it lies there, whatever that means for the sweep. Raises what opening the keyring raises."""
-        return self.key if self.is_present() else open_owned(self._inst).keyring.key(self.key.name)
+        return self.key if self.is_present() else self._reopen(self._inst).keyring.key(self.key.name)
 
-    def _take_in(self, owned: OwnedKeyring) -> None:
-        present, known = owned.keyring, self.owned.keyring
+    def _take_in(self, opened: Opened) -> None:
+        present, known = opened.keyring, self.opened.keyring
         if present.keyring_id != known.keyring_id or present.epoch < known.epoch:
             raise RolledBack("an older copy or another keyring was put in place while the sweep was running")
-        key, primary = owned.primary(self.key.name)
+        key, primary = opened.primary(self.key.name)
         if primary.number != self.primary.number:
             raise Superseded(
                 f"{key.name} v{primary.number} became the primary while values were carried to v{self.primary.number}"
             )
-        self.owned, self.key = owned, key
+        self.opened, self.key = opened, key

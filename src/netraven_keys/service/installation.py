@@ -27,6 +27,7 @@ from netraven_keys.ports import (
 from netraven_keys.rotation.policy import KeyPolicy
 from netraven_keys.rotation.reencrypt import TargetRules
 from netraven_keys.scheduling.timetable import Timetable
+from netraven_keys.service.beside import Elsewhere
 from netraven_keys.service.giving_way import Courtesies
 from netraven_keys.storage.volumes import Volume
 
@@ -91,6 +92,7 @@ class Installation:
     propagation_seconds: float
     prove_wait_seconds: float
     courtesies: Courtesies
+    elsewhere: Elsewhere | None
     notices: tuple[str, ...]
     warn: Callable[[str], None]
     close: Callable[[], None]

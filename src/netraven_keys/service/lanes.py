@@ -16,32 +16,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 
 from netraven_keys.ports import Span
+from netraven_keys.service.beside import Left, Step, Told
 
 _PR_SET_PDEATHSIG = 1
 _STANDARD = 3
 _AT_ONCE = 2
 _ENDS_WITHIN_SECONDS = 10
-
-
-@dataclass(frozen=True)
-class Step:
-    """A lot as a lane tells of it: values that were encrypted, those of them that were written or missed, and rows that
-    have to be listed, each with the version that its value was under."""
-
-    seen: int
-    written: int
-    missed: int
-    listed: tuple[tuple[int, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Left:
-    """The lane does no more: the rest of its span is the parent's."""
 
 
 Work = Callable[[Span], Iterator[Step]]
@@ -53,7 +37,9 @@ def possible(lanes: int) -> bool:
 
 
 class Lanes:
-    """So many processes; a context, at whose end they are gone."""
+    """So many processes, which is Beside."""
+
+    carries_all = False
 
     def __init__(self, count: int, work: Work, begin: Callable[[], None]) -> None:
         """`begin` is called in each process first."""
@@ -99,8 +85,8 @@ class Lanes:
         with suppress(OSError):  # it has died, which is seen when it is listened to
             connection.send(span)
 
-    def heard(self, *, patient: bool) -> Iterator[tuple[Span, Step | Left | None]]:
-        """What lanes tell: of a lot, that they leave a span, or None at its end. Waits for something if `patient`."""
+    def heard(self, *, patient: bool) -> Iterator[Told]:
+        """What lanes tell."""
         while found := wait([one for one, spans in self._spans.items() if spans], None if patient else 0):
             for connection in found:
                 if isinstance(connection, Connection):
@@ -108,14 +94,14 @@ class Lanes:
             patient = False
 
     def heard_out(self) -> Iterator[Step]:
-        """What lanes tell of what they have, for as long as that may take."""
+        """Of those that are stuck nothing."""
         until = time.monotonic() + _ENDS_WITHIN_SECONDS
         while self.busy and (left := until - time.monotonic()) > 0:
             for found in wait([one for one, spans in self._spans.items() if spans], left):
                 if isinstance(found, Connection):
                     yield from (told for _, told in self._heard(found) if isinstance(told, Step))
 
-    def _heard(self, connection: Connection) -> Iterator[tuple[Span, Step | Left | None]]:
+    def _heard(self, connection: Connection) -> Iterator[Told]:
         try:
             told = connection.recv()
         except (EOFError, OSError):

@@ -26,7 +26,7 @@ from netraven_keys.service.destroy import cancel_for
 from netraven_keys.service.followed_keyring import FollowedKeyring
 from netraven_keys.service.giving_way import GivingWay, Held
 from netraven_keys.service.installation import PUBLISHED_STALENESS_SECONDS, Installation
-from netraven_keys.service.keyring_access import UseCounter, check_history, read_journal
+from netraven_keys.service.keyring_access import UseCounter, check_history, open_owned, read_journal
 from netraven_keys.service.lots import Lots
 from netraven_keys.service.preflight import Checked
 from netraven_keys.service.remembered import Remembered, remember, remembered
@@ -75,7 +75,7 @@ class SweepOfKey:
         """`activated`: the primary is new, or its rotation unfinished, so a proof has to wait for readers
         of the old keyring and for transactions that may have begun with it. `now`: waits for no window."""
         self._inst, self._checked = inst, checked
-        self._followed = FollowedKeyring(inst, owned, key)
+        self._followed = FollowedKeyring(inst, owned, key, open_owned)
         self._from_version, self._activated = from_version, activated
         self._courtesies = inst.courtesies.at_any_time() if now else inst.courtesies
         self._known_from = inst.clock.monotonic() + PUBLISHED_STALENESS_SECONDS
@@ -87,7 +87,7 @@ class SweepOfKey:
 
     @property
     def _owned(self) -> OwnedKeyring:
-        return self._followed.owned
+        return self._followed.opened
 
     @property
     def _key(self) -> NamedKey:

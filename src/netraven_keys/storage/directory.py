@@ -13,7 +13,7 @@ import shlex
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +131,13 @@ class DirectoryStore:
         """
         with locks.held(self.path / "rotation.lock", owner, busy="another rotation is running"):
             yield
+
+    @property
+    def lease_token(self) -> None:
+        """A flock needs none."""
+
+    def under_lease(self, token: int | None) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def _make_directory(self) -> None:
         """With a group also one that is there already (a volume's, made with the image) is shared with it."""

@@ -240,6 +240,18 @@ class PostgresStore:
         finally:
             self._token = None
 
+    @property
+    def lease_token(self) -> int | None:
+        return self._token
+
+    @contextmanager
+    def under_lease(self, token: int | None) -> Iterator[None]:
+        before, self._token = self._token, token
+        try:
+            yield
+        finally:
+            self._token = before
+
     # --- the connection ---------------------------------------------------------------------------
 
     def _spelled(self, statement: str) -> sql.Composed:

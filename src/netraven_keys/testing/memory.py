@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from netraven_keys.backups.errors import BackupFailed
@@ -171,6 +171,13 @@ class MemoryStore:
             yield
         finally:
             self._locked = False
+
+    @property
+    def lease_token(self) -> None:
+        return None
+
+    def under_lease(self, token: int | None) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @contextmanager
     def lease(self, owner: str) -> Iterator[None]:

@@ -1,0 +1,1 @@
+"""Executors of other machines. Each is imported only when it is chosen."""

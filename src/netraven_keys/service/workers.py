@@ -1,0 +1,133 @@
+"""Spans of a table carried by workers of a `concurrent.futures.Executor`, which may be on other machines.
+
+A worker opens the keyring by itself, with a master key of its own, from its own settings: what goes to it names a
+span and what has to be so there, and what comes back are counts and names of rows. No key and no value is in either.
+A worker that is lost leaves its span, and so do all of them where their scheduler is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from contextlib import ExitStack
+from types import TracebackType
+
+from netraven_keys.errors import Incomplete
+from netraven_keys.ports import Crew, Span
+from netraven_keys.service.beside import Elsewhere, Left, Order, Result, Step, Told
+from netraven_keys.service.carrier import Carrier, within
+from netraven_keys.service.followed_keyring import FollowedKeyring, Superseded
+from netraven_keys.service.giving_way import GivingWay
+from netraven_keys.service.installation import Installation
+from netraven_keys.service.keyring_access import open_keyring
+
+# Spans that are left one after the other, from which on nobody is given any.
+_ENOUGH = 3
+
+
+class Workers:
+    """Which is Beside."""
+
+    def __init__(self, elsewhere: Elsewhere, order: Callable[[Span], Order]) -> None:
+        self._elsewhere, self._order = elsewhere, order
+        self._given: dict[Future[Result], Span] = {}
+        self._stack = ExitStack()
+        self._crew: Crew | None = None
+        self._left = 0
+
+    def __enter__(self) -> Workers:
+        """Raises what connecting raises."""
+        self._crew = self._stack.enter_context(self._elsewhere.begin())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for future in self._given:
+            future.cancel()
+        self._stack.close()
+
+    @property
+    def carries_all(self) -> bool:
+        return self._crew is not None
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._given)
+
+    @property
+    def free(self) -> bool:
+        return self._crew is not None and len(self._given) < self._crew.at_once
+
+    def give(self, span: Span) -> None:
+        if self._crew is None:
+            raise AssertionError("nobody is free")
+        try:
+            future = self._crew.executor.submit(self._elsewhere.carry, self._order(span))
+        except Exception as problem:  # noqa: BLE001  # of whatever kind of executor: it takes nothing any more
+            self._crew, future = None, Future()
+            future.set_exception(problem)
+        self._given[future] = span
+
+    def heard(self, *, patient: bool) -> Iterator[Told]:
+        done = wait(self._given, 1.0 if patient else 0, FIRST_COMPLETED).done
+        for future in done:
+            yield from self._told(future)
+        if patient and not done and not (self._crew is not None and self._crew.alive()):
+            self._crew = None
+            for future in list(self._given):
+                future.cancel()
+                yield self._given.pop(future), Left()
+
+    def heard_out(self) -> Iterator[Step]:
+        """Of those that are done: another one is on its way with no end in sight, and is refused once its lease is."""
+        for future in list(self._given):
+            if future.done():
+                yield from (told for _, told in self._told(future) if isinstance(told, Step))
+
+    def _told(self, future: Future[Result]) -> Iterator[Told]:
+        span = self._given.pop(future)
+        try:
+            steps = [Step(*step) for step in future.result()]
+        except (CancelledError, Exception):  # noqa: BLE001  # this process meets it too, and says what it is
+            self._left += 1
+            if self._left >= _ENOUGH:
+                self._crew = None
+            yield span, Left()
+            return
+        self._left = 0
+        yield from ((span, step) for step in steps)
+        yield span, None
+
+
+# --- in the worker --------------------------------------------------------------------------------
+
+
+class NotThatKeyring(Incomplete):
+    """A worker has another keyring, or none that is as new as the rotation's."""
+
+    code = "not_that_keyring"
+    default_remedy = "Give the worker the rotation's settings, so that both use one keyring."
+
+
+def carry_here(inst: Installation, order: Order) -> Result:
+    """Carries the values of one span. Raises NotThatKeyring, Superseded, UnknownTarget, TargetUnavailable, and what
+    opening the keyring raises."""
+    [managed] = inst.targets_of(order.key, order.target)
+    with inst.store.under_lease(order.lease):
+        opened = open_keyring(inst)
+        if opened.keyring.keyring_id != order.keyring_id or opened.keyring.epoch < order.epoch:
+            raise NotThatKeyring("the worker's keyring is another one, or an older copy")
+        followed = FollowedKeyring(inst, opened, order.key, open_keyring)
+        if followed.primary.number != order.primary:
+            raise Superseded(f"{order.key} v{followed.primary.number} is the primary")
+        way = GivingWay(inst.courtesies, managed.target, inst.clock, followed.look_again)
+        for _ in way.begin():
+            pass  # the rotation's own process tells of it
+        carrier = Carrier(followed, managed, order.sizes, way, inst.clock)
+        steps: Result = []
+        for step, seconds in carrier.carry(order.span, followed.look_again, within(order.budget)):
+            steps.append((step.seen, step.written, step.missed, step.listed))
+            for _ in way.after(step.seen, seconds):
+                pass
+        return steps

@@ -1,0 +1,27 @@
+"""What a worker calls, on whichever machine it runs: with the settings that its own environment names (CONFIG_FILE)."""
+
+from __future__ import annotations
+
+from functools import cache
+from threading import Lock
+
+from netraven_keys import wiring
+from netraven_keys.config.world import World
+from netraven_keys.service.beside import Order, Result
+from netraven_keys.service.installation import Installation
+from netraven_keys.service.workers import carry_here
+
+_one_at_a_time = Lock()
+"""A worker of several threads has no more keyrings and connections for it."""
+
+
+def carry(order: Order) -> Result:
+    """Carries a span. Raises what `carry_here` raises, and what is wrong with the worker's settings."""
+    with _one_at_a_time:
+        return carry_here(_installation(), order)
+
+
+@cache
+def _installation() -> Installation:
+    """One for the life of the worker: a passphrase is stretched once, and connections are kept."""
+    return wiring.installation(None, World.present(), prompt=lambda label, twice: None)
