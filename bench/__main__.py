@@ -15,8 +15,9 @@ from bench.growth import SIZES, growth
 from bench.reencryption import on_postgres, on_sqlite
 from bench.starting import start_figures
 from bench.values import client_figures
+from bench.workers import by_workers
 
-KINDS = ("values", "starting", "sqlite", "postgres", "uuid", "application", "growth")
+KINDS = ("values", "starting", "sqlite", "postgres", "uuid", "workers", "application", "growth")
 
 
 def _positive(text: str) -> int:
@@ -50,6 +51,7 @@ def main() -> None:
             "postgres": lambda: [on_postgres(directory / "integer", given.rows, "integer", runs=given.runs)],
             "uuid": lambda: [on_postgres(directory / "uuid", given.rows, "uuid", runs=given.runs)],
         }
+        kinds["workers"] = lambda: [by_workers(directory / "workers", given.rows, runs=given.runs)]
         figures: list[Figure] = []
         facts: dict[str, Any] = {"rows": given.rows, "runs": given.runs}
         for kind in given.only:

@@ -60,9 +60,9 @@ class Bench:
             raise RuntimeError(f"{arguments}: exit {done.returncode}: {done.stderr.decode()[-2000:]}")
         return json.loads(done.stdout)
 
-    def rotate(self) -> dict[str, float]:
+    def rotate(self, *options: str) -> dict[str, float]:
         """Seconds of one forced rotation, in its own words. It has to have proven that nothing is left."""
-        [report] = self.run("rotate", "--force", "--reason", "bench")["keys"]
+        [report] = self.run("rotate", "--force", "--reason", "bench", *options)["keys"]
         if not report["complete"]:
             raise RuntimeError("the rotation did not end")
         return {**report["seconds"], "rows": float(report["rows"]["re_encrypted"])}

@@ -8,20 +8,19 @@ from threading import Lock
 from netraven_keys import wiring
 from netraven_keys.config.world import World
 from netraven_keys.service.beside import Order, Result
-from netraven_keys.service.installation import Installation
-from netraven_keys.service.workers import carry_here
+from netraven_keys.service.workers import Hand
 
 _one_at_a_time = Lock()
 """A worker of several threads has no more keyrings and connections for it."""
 
 
 def carry(order: Order) -> Result:
-    """Carries a span. Raises what `carry_here` raises, and what is wrong with the worker's settings."""
+    """Carries a span. Raises what `Hand.carry` raises, and what is wrong with the worker's settings."""
     with _one_at_a_time:
-        return carry_here(_installation(), order)
+        return _hand().carry(order)
 
 
 @cache
-def _installation() -> Installation:
+def _hand() -> Hand:
     """One for the life of the worker: a passphrase is stretched once, and connections are kept."""
-    return wiring.installation(None, World.present(), prompt=lambda label, twice: None)
+    return Hand(wiring.installation(None, World.present(), prompt=lambda label, twice: None))

@@ -19,7 +19,7 @@ def test_every_kind_of_figure_is_made_beside_its_floor_and_peers(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     figures = {figure["name"]: figure for figure in found["figures"]}
-    assert len(figures) == 12
+    assert len(figures) == 13
     for figure in figures.values():
         assert {figure["ours"], figure["floor"]} <= figure["seconds"].keys()
         assert all(one > 0 for seconds in figure["seconds"].values() for one in seconds)

@@ -57,10 +57,17 @@ class Courtesies:
 class GivingWay:
     """Of one target, in one process."""
 
-    def __init__(self, courtesies: Courtesies, target: Target, clock: Clock, look_again: Callable[[], object]) -> None:
-        """`look_again` raises what ends the sweep, which may come while it waits."""
+    def __init__(
+        self,
+        courtesies: Courtesies,
+        target: Target,
+        clock: Clock,
+        look_again: Callable[[], object],
+        courtesy: Courtesy | None = None,
+    ) -> None:
+        """`look_again` raises what ends the sweep, which may come while it waits; `courtesy` is one that goes on."""
         self._courtesies, self._target, self._clock, self._look_again = courtesies, target, clock, look_again
-        self.courtesy = Courtesy(courtesies.limits)
+        self.courtesy = courtesy or Courtesy(courtesies.limits)
 
     def elsewhere(self, target: Target, look_again: Callable[[], object]) -> GivingWay:
         """For another process."""

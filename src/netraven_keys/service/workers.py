@@ -13,12 +13,14 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from netraven_keys.errors import Incomplete
+from netraven_keys.keyring.opened import OpenedKeyring
 from netraven_keys.ports import Crew, Span
+from netraven_keys.rotation.courtesy import Courtesy
 from netraven_keys.service.beside import Elsewhere, Left, Order, Result, Step, Told
 from netraven_keys.service.carrier import Carrier, within
 from netraven_keys.service.followed_keyring import FollowedKeyring, Superseded
 from netraven_keys.service.giving_way import GivingWay
-from netraven_keys.service.installation import Installation
+from netraven_keys.service.installation import Installation, ManagedTarget
 from netraven_keys.service.keyring_access import open_keyring
 
 # Spans that are left one after the other, from which on nobody is given any.
@@ -110,23 +112,41 @@ class NotThatKeyring(Incomplete):
     default_remedy = "Give the worker the rotation's settings, so that both use one keyring."
 
 
-def carry_here(inst: Installation, order: Order) -> Result:
-    """Carries the values of one span. Raises NotThatKeyring, Superseded, UnknownTarget, TargetUnavailable, and what
-    opening the keyring raises."""
-    [managed] = inst.targets_of(order.key, order.target)
-    with inst.store.under_lease(order.lease):
-        opened = open_keyring(inst)
-        if opened.keyring.keyring_id != order.keyring_id or opened.keyring.epoch < order.epoch:
-            raise NotThatKeyring("the worker's keyring is another one, or an older copy")
-        followed = FollowedKeyring(inst, opened, order.key, open_keyring)
-        if followed.primary.number != order.primary:
-            raise Superseded(f"{order.key} v{followed.primary.number} is the primary")
-        way = GivingWay(inst.courtesies, managed.target, inst.clock, followed.look_again)
+class Hand:
+    """A worker: carries one span at a time, and keeps what it has opened."""
+
+    def __init__(self, inst: Installation) -> None:
+        self._inst = inst
+        self._opened: tuple[object, OpenedKeyring] | None = None
+        self._courtesies: dict[str, Courtesy] = {}
+
+    def carry(self, order: Order) -> Result:
+        """Raises NotThatKeyring, Superseded, UnknownTarget, TargetUnavailable, and what opening the keyring raises."""
+        [managed] = self._inst.targets_of(order.key, order.target)
+        with self._inst.store.under_lease(order.lease):
+            opened = self._open(self._inst)
+            if opened.keyring.keyring_id != order.keyring_id or opened.keyring.epoch < order.epoch:
+                raise NotThatKeyring("the worker's keyring is another one, or an older copy")
+            followed = FollowedKeyring(self._inst, opened, order.key, self._open)
+            if followed.primary.number != order.primary:
+                raise Superseded(f"{order.key} v{followed.primary.number} is the primary")
+            return self._carried(order, managed, followed)
+
+    def _open(self, inst: Installation) -> OpenedKeyring:
+        stamp = inst.store.stamp()
+        if self._opened is None or stamp is None or self._opened[0] != stamp:
+            self._opened = stamp, open_keyring(inst)
+        return self._opened[1]
+
+    def _carried(self, order: Order, managed: ManagedTarget, followed: FollowedKeyring[OpenedKeyring]) -> Result:
+        inst, look_again = self._inst, followed.look_again
+        way = GivingWay(inst.courtesies, managed.target, inst.clock, look_again, self._courtesies.get(managed.name))
+        self._courtesies[managed.name] = way.courtesy
         for _ in way.begin():
             pass  # the rotation's own process tells of it
         carrier = Carrier(followed, managed, order.sizes, way, inst.clock)
         steps: Result = []
-        for step, seconds in carrier.carry(order.span, followed.look_again, within(order.budget)):
+        for step, seconds in carrier.carry(order.span, look_again, within(order.budget)):
             steps.append((step.seen, step.written, step.missed, step.listed))
             for _ in way.after(step.seen, seconds):
                 pass
