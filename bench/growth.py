@@ -32,6 +32,7 @@ def growth(directory: Path, sizes: tuple[int, ...] = SIZES) -> list[dict[str, An
             connection.execute("VACUUM (ANALYZE) credentials")
             connection.execute("CHECKPOINT")
             time.sleep(AT_WORK_SECONDS)
+            before = _log_position(connection)
             command = bench.command("rotate", "--force", "--reason", "bench", "--json")
             process = subprocess.Popen(
                 command, env=bench.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -49,9 +50,16 @@ def growth(directory: Path, sizes: tuple[int, ...] = SIZES) -> list[dict[str, An
                     "with_proof_us": round((seconds["reencrypt"] + seconds["prove"]) / rows * 1e6, 2),
                     "census_us": round(seconds["prove"] / rows * 1e6, 2),
                     "rss_mib": highest // 1024,
+                    "wal_bytes": round((_log_position(connection) - before) / rows),
                 }
             )
     return found
+
+
+def _log_position(connection: psycopg.Connection) -> int:
+    """Bytes of the write-ahead log so far."""
+    [bytes_] = connection.execute("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").fetchone() or (0,)
+    return int(bytes_)
 
 
 def _watched(process: subprocess.Popen[bytes]) -> int:
