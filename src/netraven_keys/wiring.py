@@ -84,6 +84,13 @@ def installation(given: str | None, world: World, *, prompt: Prompt, executor: s
     return assemble(loaded, world, prompt=prompt, notices=checked(loaded, world))
 
 
+def of_a_worker(world: World) -> Installation:
+    """For carrying values and nothing else: it needs nothing of backups. Raises as `installation`."""
+    loaded = load_settings(settings_path(None, world), world)
+    startup.refuse(startup.check(loaded, world, backups=False))
+    return assemble(loaded, world, prompt=lambda label, twice: None)
+
+
 def checked(loaded: Loaded, world: World) -> tuple[str, ...]:
     """What the start-up rules only warn of. Raises BadConfiguration for what they refuse."""
     findings = startup.check(loaded, world)

@@ -15,7 +15,7 @@ _one_at_a_time = Lock()
 
 
 def carry(order: Order) -> Result:
-    """Carries a span. Raises what `Hand.carry` raises, and what is wrong with the worker's settings."""
+    """Carries a span. Raises what is wrong with the worker's settings."""
     with _one_at_a_time:
         return _hand().carry(order)
 
@@ -23,4 +23,4 @@ def carry(order: Order) -> Result:
 @cache
 def _hand() -> Hand:
     """One for the life of the worker: a passphrase is stretched once, and connections are kept."""
-    return Hand(wiring.installation(None, World.present(), prompt=lambda label, twice: None))
+    return Hand(wiring.of_a_worker(World.present()))

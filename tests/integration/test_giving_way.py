@@ -112,7 +112,7 @@ def test_it_writes_nothing_while_it_is_held_and_says_why(scene: Scene) -> None:
 
     (report,) = drained(rotate.rotate(scene.inst, FORCED), each).reports
     assert report.complete
-    assert held[0] == Held("t", "a replica is 60 s behind")
+    assert held[0] == Held("t", "a replica is 60 s behind (sweep.replication_lag_seconds)")
     assert len(held) == 100
 
 

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from netraven_keys.client import ApplicationKeyring
-from netraven_keys.errors import Busy, EpochConflict, KeyringUnreadable, StorageFailed
+from netraven_keys.errors import BadConfiguration, Busy, EpochConflict, KeyringUnreadable, StorageFailed
 from netraven_keys.storage.postgres import LeaseLost, PostgresStore
 from tests.acceptance.test_backups import identity_file
 from tests.acceptance.test_restore import fingerprint, newest
@@ -97,10 +97,14 @@ def test_the_application_follows_and_goes_on_reading_while_the_keyring_is_away(s
 def test_an_application_s_role_may_read_the_keyring_and_not_change_it(site: Site) -> None:
     site.credentials(3)
     site.execute("CREATE ROLE reads_keyring LOGIN")
+    url = make_url(site.url).set(drivername="postgresql", username="reads_keyring")
+    theirs = PostgresStore(url.render_as_string(hide_password=False), for_application=True)
     try:
+        for ask in (theirs.stamp, theirs.load, theirs.load_journal):
+            with pytest.raises(StorageFailed, match="may not"):
+                ask()
+        assert "may not" in theirs.faults()[0].message
         site.execute(f"GRANT SELECT ON {TABLE} TO reads_keyring")
-        url = make_url(site.url).set(drivername="postgresql", username="reads_keyring")
-        theirs = PostgresStore(url.render_as_string(hide_password=False), for_application=True)
         document = theirs.load()
         assert document is not None
         with pytest.raises(StorageFailed, match="may not"):
@@ -162,6 +166,8 @@ def test_of_a_lease_that_was_taken_over_nothing_is_saved_and_nothing_goes_on(url
                 first.stamp()
             with pytest.raises(LeaseLost):
                 first.save(document(2), expected_epoch=1)
+            with pytest.raises(LeaseLost):
+                first.save_journal(b"of before")
             assert second.stamp() is not None
             second.save(document(2), expected_epoch=1)
         with pytest.raises(LeaseLost):  # nor when that one is done
@@ -321,3 +327,40 @@ def test_a_host_that_stood_still_writes_nothing_once_another_has_taken_over(site
     assert site.values() == before
     assert site.ok("status", "--json").json["epoch"] == epoch
     site.ok("audit", "verify")
+
+
+def test_what_keeps_the_lease_reads_no_program_of_the_working_directory(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    first, _ = pair(url)
+    with first.lease("first"):
+        assert not (tmp_path / "was here").exists()
+
+
+def test_a_lease_that_nobody_can_keep_is_not_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = pair(url)
+    broken = PostgresStore(url, environment={"PGOPTIONS": "-c nonsense=1"})
+    with pytest.raises(StorageFailed, match="did not reach"), broken.lease("first"):
+        pass
+    expire(url)
+    with second.lease("second"):
+        assert first.stamp() is not None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgresql://app:pa/ssGEHEIM@db/keys",
+        "postgresql://app:pa@ssGEHEIM@db/keys",
+        "postgresql://app:GEHEIM@db:five/keys",
+        "postgresql://app:GEHEIM@db",
+        "sqlite:///GEHEIM.db",
+        "GEHEIM",
+    ],
+)
+def test_a_url_of_which_something_would_be_shown_is_refused(given: str) -> None:
+    with pytest.raises(BadConfiguration) as refused:
+        PostgresStore(given)
+    assert "GEHEIM" not in f"{refused.value.message} {refused.value.remedy}"

@@ -29,7 +29,8 @@ NOT_HELD = [
 def test_it_is_held_while_a_limit_is_passed_and_not_without_that_limit(felt: Pressure, why: str) -> None:
     courtesy = Courtesy(ALL)
     courtesy.looked(felt, 0.0)
-    assert courtesy.held == why
+    assert courtesy.held is not None
+    assert courtesy.held.startswith(f"{why} (sweep.")
     courtesy.looked(Pressure(), 1.0)
     assert courtesy.held is None
     without = Courtesy(Limits())

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from netraven_keys.crypto import token as tokens
 from netraven_keys.keyring.model import State
-from netraven_keys.ports import Pressure
-from netraven_keys.rotation.carrying import may_be_carried_in_lots, ordinary
+from netraven_keys.ports import Lot, Pressure, RowKey, Span, Stored, Wrote
+from netraven_keys.rotation.carrying import Carrying, ManyReencryptor, may_be_carried_in_lots, ordinary
 from netraven_keys.rotation.courtesy import Courtesy, Limits, Pace
 from netraven_keys.rotation.reencrypt import TargetRules
+from netraven_keys.testing.clock import ManualClock
+from netraven_keys.testing.memory import MemoryTarget
+from netraven_keys.values.writing import Writer
 from tests.unit.keyrings import PASSWORD, PASSWORD_BY_ROW, activated, in_state, keyring_with
 
 ALONE = Courtesy(Limits())
@@ -82,3 +87,24 @@ def test_values_that_have_to_be_listed_or_cannot_be_read_are_not_ordinary() -> N
         found = [version.number for version in ordinary(key, key.version(4))]
         assert found == ([1, 2, 3] if is_ordinary else [1, 3]), state
         assert [version.number for version in ordinary(key, key.version(2))] == [1]
+
+
+def test_lots_that_fail_do_not_grow() -> None:
+    """What was not measured is the whole time of the writing."""
+    clock = ManualClock()
+    owned = activated(activated(keyring_with("credentials"), "credentials"), "credentials")
+    rules = TargetRules("t", "credentials", PASSWORD)
+
+    class Locked(MemoryTarget):
+        def write(self, lot: Lot, news: Sequence[str | None], agreed: Callable[[], bool]) -> Wrote:
+            clock.sleep(0.05)
+            return Wrote()
+
+    key = owned.keyring.key("credentials")
+    old = Writer(owned, "credentials", PASSWORD).text(b"x", None)
+    start = tokens.text_prefix(1, key.version(1).key_id)
+    rows: dict[RowKey, Stored | None] = {(n,): start + old[len(start) :] for n in range(2000)}
+    many, pace = ManyReencryptor(owned, rules, width=None), Pace(100, beside_others())
+    carrying = Carrying(Locked("t", rows), lambda: (many, lambda: True), lambda count: None, clock, pace)
+    sizes = [len(carried.lot.values) for carried in carrying.run(Span(None, None, 2000))]
+    assert max(sizes[1:]) <= 50, sizes[:10]

@@ -36,14 +36,16 @@ class Finding:
     command: str = ""
 
 
-def check(loaded: Loaded, world: World) -> list[Finding]:
-    """All findings. In dev and test only what nobody can use is refused, and warnings are left out."""
+def check(loaded: Loaded, world: World, *, backups: bool = True) -> list[Finding]:
+    """All findings, or all but those of backups. In dev and test only what nobody can use is refused, and warnings are
+    left out."""
     settings = loaded.settings
     urls, unusable = _urls(settings)
     unusable += _executor(settings)
     if not world.production:
         return unusable
-    return [*unusable, *_master_keys(settings, world), *_backup(settings, world), *_paths(settings), *_default(urls)]
+    of_backups = [*_backup(settings, world), *_paths(settings)] if backups else []
+    return [*unusable, *_master_keys(settings, world), *of_backups, *_default(urls)]
 
 
 def refuse(findings: list[Finding]) -> None:

@@ -71,7 +71,7 @@ class World:
 
     def for_libpq(self) -> dict[str, str]:
         """What a process of ours needs that connects to PostgreSQL and does nothing else."""
-        own = {name: value for name, value in self.variables.items() if name.startswith(("PG", "PYTHON"))}
+        own = {name: value for name, value in self.variables.items() if name.startswith(("PG", "KRB5", "SSL_"))}
         return {**self.harmless(), **own}
 
     def config_file(self) -> str:

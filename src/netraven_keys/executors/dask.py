@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -58,6 +59,11 @@ class Cluster:
             raise unusable from None
         if parts.scheme not in ("dask", "tls") or not parts.hostname or port is None:
             raise unusable
+        if find_spec("distributed") is None:
+            raise BadConfiguration(
+                "a Dask cluster needs the package distributed, which is not installed",
+                remedy="pip install 'netraven-keys[dask]'",
+            )
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         if parts.scheme == "dask":
             if not _is_here(parts.hostname):
@@ -75,14 +81,8 @@ class Cluster:
 
     @contextmanager
     def crew(self) -> Iterator[Crew]:
-        """Raises BadConfiguration without the package, ExecutorUnavailable."""
-        try:
-            distributed: Any = import_module("distributed")
-        except ModuleNotFoundError:
-            raise BadConfiguration(
-                "a Dask cluster needs the package distributed, which is not installed",
-                remedy="pip install 'netraven-keys[dask]'",
-            ) from None
+        """Raises ExecutorUnavailable."""
+        distributed: Any = import_module("distributed")
         security = None
         if self.address.startswith("tls://"):
             security = distributed.Security(
@@ -96,10 +96,18 @@ class Cluster:
         except (OSError, TimeoutError, ValueError, RuntimeError) as problem:
             raise ExecutorUnavailable(f"no scheduler answers at {self.address} ({type(problem).__name__})") from None
         try:
-            threads = sum(client.nthreads().values())
+            threads = _threads(client)
             yield Crew(client.get_executor(pure=False), _Watched(client).alive, max(1, threads) * _EACH)
         finally:
             client.close(timeout=2)
+
+
+def _threads(client: Any) -> int:
+    """Raises ExecutorUnavailable."""
+    try:
+        return sum(client.nthreads().values())
+    except (OSError, TimeoutError, ValueError, RuntimeError) as problem:
+        raise ExecutorUnavailable(f"the scheduler went away ({type(problem).__name__})") from None
 
 
 class _Watched:

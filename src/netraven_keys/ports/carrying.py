@@ -54,11 +54,11 @@ class Lot:
 @dataclass(frozen=True)
 class Wrote:
     """Of a lot: values written, and those that the application was quicker to change or delete. `seconds` is what the
-    store was busy with it, without the way there and back."""
+    store was busy with it, without the way there and back; None where that was not measured."""
 
     written: int = 0
     missed: int = 0
-    seconds: float = field(default=0.0, compare=False)
+    seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

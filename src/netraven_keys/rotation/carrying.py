@@ -78,8 +78,10 @@ class Carrying:
             lot = self.target.lot(span, after, self.pace.rows, many.starts)
             self.reserve(len(lot.values))
             news = many.recryption.texts(lot.values)
+            writing = self.clock.monotonic()
             wrote = self.target.write(lot, news, agreed)
-            self.pace.took(len(lot.values), wrote.seconds)
+            whole = self.clock.monotonic() - writing
+            self.pace.took(len(lot.values), whole if wrote.seconds is None else wrote.seconds)
             yield CarriedLot(lot, wrote, self.clock.monotonic() - began)
             if lot.next is None:
                 return

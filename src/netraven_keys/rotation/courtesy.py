@@ -69,6 +69,10 @@ class Courtesy:
         return None if rate is None else max(1, rate // _PARTS)
 
     def is_to_look(self, now: float) -> bool:
+        """Not where nothing would follow from it."""
+        limits = self._limits
+        if limits == Limits(considerate=False, max_rows_per_second=limits.max_rows_per_second):
+            return False
         return self._looked_at is None or now - self._looked_at >= LOOK_EVERY_SECONDS
 
     def looked(self, felt: Pressure, now: float) -> None:
@@ -93,15 +97,15 @@ class Courtesy:
     def _why_held(self, felt: Pressure, now: float) -> str | None:
         limits = self._limits
         if limits.replication_lag_seconds is not None and felt.lag_seconds > limits.replication_lag_seconds:
-            return f"a replica is {felt.lag_seconds:,.0f} s behind"
+            return f"a replica is {felt.lag_seconds:,.0f} s behind (sweep.replication_lag_seconds)"
         if not felt.others:
             return None
         if limits.lock_waits is not None and felt.lock_waits > limits.lock_waits:
-            return f"{felt.lock_waits:,} sessions wait for locks"
+            return f"{felt.lock_waits:,} sessions wait for locks (sweep.lock_waits)"
         if limits.commit_seconds is not None and felt.commit_seconds > limits.commit_seconds:
-            return f"a commit takes {felt.commit_seconds * 1000:,.0f} ms"
+            return f"a commit takes {felt.commit_seconds * 1000:,.0f} ms (sweep.commit_milliseconds)"
         if limits.checkpoints and self._held_until is not None and now < self._held_until:
-            return "the server is forced to checkpoints too often"
+            return "the server is forced to checkpoints too often (sweep.checkpoints)"
         return None
 
     def pause(self, rows: int, seconds: float, now: float) -> float:

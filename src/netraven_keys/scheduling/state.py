@@ -83,7 +83,9 @@ class ScheduleState:
         if due_at is None:
             due_at = now
         elif (self.cron, self.timezone) != (timetable.cron, timetable.timezone) and not self._owes(now):
-            due_at = now if self.last is None else timetable.next_after(self.last.started_at)
+            left = self.last is not None and self.last.outcome == "incomplete"
+            planned = now if self.last is None else timetable.next_after(self.last.started_at)
+            due_at = min(due_at, planned) if left else planned
         due_at = min(due_at, timetable.next_after(now))
         retry_at = self.retry_at
         if retry_at is not None and retry_at > now + LONGEST_WAIT:

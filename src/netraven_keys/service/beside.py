@@ -87,8 +87,9 @@ class Order:
     budget: int
 
 
-Result = list[tuple[int, int, int, tuple[tuple[int, str], ...]]]
-"""The steps of a span: plain numbers and names of rows, in the order of Step."""
+Result = tuple[list[tuple[int, int, int, tuple[tuple[int, str], ...]]], str]
+"""The steps of a span, which are plain numbers and names of rows in the order of Step; and why the rest of it was left,
+or nothing."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from netraven_keys.errors import Incomplete, KeyringMissing, RolledBack
-from netraven_keys.keyring.model import NamedKey
+from netraven_keys.keyring.model import NamedKey, State
 from netraven_keys.keyring.opened import OpenedKeyring
 from netraven_keys.service.installation import Installation
 
@@ -21,6 +21,13 @@ class Superseded(Incomplete):
 
     code = "superseded"
     default_remedy = "Run `netraven-keys rotate`; it carries everything to the present primary."
+
+
+def check_hours(inst: Installation, key: NamedKey) -> None:
+    """Raises WindowClosed out of the hours of sweeps. A rotation that was begun and has to do with a version that
+    somebody may know does not wait for them."""
+    if key.rotation is None or not any(version.state is State.COMPROMISED for version in key.versions):
+        inst.courtesies.check_window(inst.clock.now())
 
 
 class FollowedKeyring(Generic[Opened]):

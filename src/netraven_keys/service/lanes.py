@@ -26,6 +26,7 @@ _PR_SET_PDEATHSIG = 1
 _STANDARD = 3
 _AT_ONCE = 2
 _ENDS_WITHIN_SECONDS = 10
+_PATIENCE_SECONDS = 1.0
 
 
 Work = Callable[[Span], Iterator[Step]]
@@ -87,7 +88,7 @@ class Lanes:
 
     def heard(self, *, patient: bool) -> Iterator[Told]:
         """What lanes tell."""
-        while found := wait([one for one, spans in self._spans.items() if spans], None if patient else 0):
+        while found := wait([one for one, spans in self._spans.items() if spans], _PATIENCE_SECONDS if patient else 0):
             for connection in found:
                 if isinstance(connection, Connection):
                     yield from self._heard(connection)

@@ -78,6 +78,7 @@ class Lots:
                     if not spans or (others.carries_all and others.busy):
                         look_again()
                         yield from self._heard(others, spans, tally, patient=True)
+                        yield Held(self._target.name, "")  # whoever watches sees that this one lives
                         yield from self._way.after(0, 0.0)
                         continue
                     for step, seconds in self._carrier.carry(spans.popleft(), look_again, self._counter.reserve):
@@ -93,7 +94,7 @@ class Lots:
     def _beside(self, total: int, spans: deque[Span]) -> Beside:
         elsewhere = self._inst.elsewhere
         if elsewhere is not None and len(spans) > 1:
-            return Workers(elsewhere, self._order)
+            return Workers(elsewhere, self._order, self._inst.warn)
         count = min(PROCESSES, len(os.sched_getaffinity(0))) - 1
         if total < MANY or len(spans) == 1 or not lanes.possible(count + 1):
             count = 0

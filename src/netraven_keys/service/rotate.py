@@ -28,6 +28,7 @@ from netraven_keys.rotation.policy import Due, due
 from netraven_keys.rotation.report import KeyReport, exit_status_of
 from netraven_keys.service.backup import check_gate, check_held, ensure_backed_up
 from netraven_keys.service.backup_upkeep import back_up_changes
+from netraven_keys.service.followed_keyring import check_hours
 from netraven_keys.service.hooks import HookedRun, hooked_run
 from netraven_keys.service.initialise import adopt_legacy_keys
 from netraven_keys.service.installation import Installation
@@ -146,9 +147,8 @@ def _guarded(
 def _due_now(inst: Installation, owned: OwnedKeyring, name: str, request: Request) -> Due:
     """Raises WindowClosed before anything of a rotation has begun; what somebody may know does not wait."""
     why = _why(inst, owned, name, request)
-    known = any(version.state is State.COMPROMISED for version in owned.keyring.key(name).versions)
-    if why.is_due and not (request.now or known):
-        inst.courtesies.check_window(inst.clock.now())
+    if why.is_due and not request.now:
+        check_hours(inst, owned.keyring.key(name))
     return why
 
 

@@ -16,6 +16,7 @@ from netraven_keys.rotation.sweep import AboutToWrite
 from netraven_keys.service import counting
 from netraven_keys.service.backup_upkeep import back_up_changes, drill_when_due
 from netraven_keys.service.destroy import tend
+from netraven_keys.service.followed_keyring import check_hours
 from netraven_keys.service.giving_way import WindowClosed
 from netraven_keys.service.hooks import HookedRun, hooked_run
 from netraven_keys.service.installation import Installation
@@ -88,6 +89,8 @@ def _sweep(
     for name in names:
         try:
             look, change = _left_over(inst, name)
+            if look or change:
+                check_hours(inst, open_owned(inst).keyring.key(name))
             if change:
                 yield from hooks.pre([name])
             if look or change:

@@ -164,8 +164,9 @@ class SweepOfKey:
             # With former names a current value may still be bound to one of them, so all are looked at.
             selection = EVERYTHING if managed.rules.former else Selection(but_not=(prefix,))
         yield Stage(self._key.name, f"{title} {managed.name}", total)
-        # What somebody may know does not wait for a window.
-        courtesies = self._courtesies.at_any_time() if selection.only is not None else self._courtesies
+        # What somebody may know does not wait for a window, nor does a proof.
+        waits = selection.only is None and total > 0
+        courtesies = self._courtesies if waits else self._courtesies.at_any_time()
         way = GivingWay(courtesies, managed.target, self._inst.clock, self._look_again)
         yield from way.begin()
         if lots and total and (carried := Lots.of(self._inst, self._followed, checked, self._counter, way)) is not None:

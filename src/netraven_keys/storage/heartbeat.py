@@ -8,7 +8,9 @@ statement, keeps its lease; a whole machine that stands still loses it.
 from __future__ import annotations
 
 import json
+import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -24,7 +26,7 @@ from netraven_keys.errors import StorageFailed
 # nothing that was begun under it can still commit.
 LEASE_SECONDS = 30
 _BEATS = LEASE_SECONDS / 6
-_ENDS_WITHIN_SECONDS = 5.0
+_FIRST_BEAT_SECONDS, _ENDS_WITHIN_SECONDS = 10.0, 5.0
 
 _BEAT = "UPDATE {table} SET lease_until = clock_timestamp() + make_interval(secs => %s) WHERE lease_token = %s"
 _HAND_BACK = "UPDATE {table} SET lease_until = '-infinity', lease_owner = '' WHERE lease_token = %s"
@@ -36,26 +38,32 @@ def beating(parameters: Mapping[str, Any], table: str, token: int, environment: 
     told = json.dumps({"parameters": dict(parameters), "table": table, "token": token})
     try:
         process = subprocess.Popen(  # noqa: S603  # our own interpreter and module, no shell
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-I", "-m", __name__],  # nothing from the working directory
             env=dict(environment),
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # what a terminal sends is for the parent
         )
     except OSError as problem:
         raise StorageFailed(f"no process can be begun that keeps the lease ({problem.strerror})") from None
-    pipe = process.stdin
-    if pipe is None:
+    pipe, said = process.stdin, process.stdout
+    if pipe is None or said is None:
         raise AssertionError("it was asked for")
     try:
         with suppress(OSError):  # it ended already: the lease runs out, which is found before anything is written
             pipe.write(told.encode() + b"\n")
             pipe.flush()
+        if not select.select([said], [], [], _FIRST_BEAT_SECONDS)[0] or not os.read(said.fileno(), 1):
+            raise StorageFailed(
+                "the process that keeps the lease did not reach the keyring's database",
+                remedy="Let the role have three connections, and give what connects in `keyring_url` itself.",
+            )
         yield
     finally:
         with suppress(OSError):
             pipe.close()
+        said.close()
         try:
             process.wait(_ENDS_WITHIN_SECONDS)
         except subprocess.TimeoutExpired:
@@ -64,25 +72,29 @@ def beating(parameters: Mapping[str, Any], table: str, token: int, environment: 
 
 
 def main() -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # to a whole group: the parent may go on for a while
+        signal.signal(number, signal.SIG_IGN)
     told = json.loads(sys.stdin.readline())
     table = sql.Identifier(*told["table"].split(".", 1))
     connection: psycopg.Connection[Any] | None = None
-    wait = 0.0
+    told_of, wait = False, 0.0
     while not select.select([sys.stdin], [], [], wait)[0]:
         try:
             if connection is None or connection.closed:
-                connection = psycopg.connect(**told["parameters"], autocommit=True)
+                connection = psycopg.connect(**told["parameters"], autocommit=True, prepare_threshold=None)
             done = connection.execute(sql.SQL(_BEAT).format(table=table), (LEASE_SECONDS, told["token"]))
             if done.rowcount == 0:
                 return  # another's
-            wait = _BEATS
+            if not told_of:
+                os.write(sys.stdout.fileno(), b".")
+            told_of, wait = True, _BEATS
         except psycopg.Error:
             if connection is not None:
                 connection.close()
             wait = 1.0
     with suppress(psycopg.Error):
         if connection is None or connection.closed:
-            connection = psycopg.connect(**told["parameters"], autocommit=True)
+            connection = psycopg.connect(**told["parameters"], autocommit=True, prepare_threshold=None)
         connection.execute(sql.SQL(_HAND_BACK).format(table=table), (told["token"],))
 
 

@@ -32,9 +32,9 @@ from netraven_keys.storage.heartbeat import LEASE_SECONDS, beating
 
 TABLE = "netraven_keys_keyring"
 _LIMIT = 16 * 1024 * 1024
-_LOCK_WAIT_SECONDS = 30
+_LOCK, _LOCK_WAIT_SECONDS = 0x6E726B, 30
 # For an answer, and for a connection; and how long nobody is asked after none came. An application's call waits for it.
-_PATIENCE_SECONDS, _APPLICATIONS_SECONDS, _REST_SECONDS = 12, 2, 10
+_PATIENCE_SECONDS, _APPLICATIONS_SECONDS, _REST_SECONDS = 4, 2, 10
 # A statement of ours is over long before that; so is a server that is there.
 _STANDSTILL = "10s"
 _CONNECTS = {
@@ -67,9 +67,13 @@ def parse_url(url: str) -> dict[str, Any]:
         given = conninfo_to_dict(url)
     except psycopg.Error:
         given = {}
-    if not url.startswith(("postgresql://", "postgres://")) or not given.get("dbname"):
+    host, port = str(given.get("host", "")), str(given.get("port", "0"))
+    odd = set("@:") & set(host) if host.startswith("/") else set("@:/") & set(host)
+    odd |= set("@:/") & set(str(given.get("dbname", "")))
+    if not url.startswith(("postgresql://", "postgres://")) or not given.get("dbname") or odd or not port.isdigit():
         raise BadConfiguration(
-            "`keyring_url` is not the URL of a PostgreSQL database", remedy="Write it as postgresql://user@host/db."
+            "`keyring_url` is not the URL of a PostgreSQL database",
+            remedy="Write it as postgresql://user@host/db; in a password @ is %40, : is %3A and / is %2F.",
         )
     return dict(given)
 
@@ -78,6 +82,7 @@ class _Impatient(psycopg.Connection[_Row]):
     """Waits for no answer for longer than its limit: a server that was stopped never says that it is gone."""
 
     limit_seconds: float = _PATIENCE_SECONDS
+    is_late = False
 
     def __del__(self, *_: Any) -> None:
         """Whoever held it is gone. libpq's own part ends it, in the process that made it and in no child of that."""
@@ -87,6 +92,7 @@ class _Impatient(psycopg.Connection[_Row]):
             return super().wait(gen, interval, self.limit_seconds if timeout is None else timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.is_late = True
                 self.pgconn.finish()
             raise
 
@@ -112,6 +118,7 @@ class PostgresStore:
         self._inherited: list[object] = []  # of the parent: never used, never closed
         self._rests_until, self._why = float("-inf"), ""
         self._token: int | None = None
+        self._locker: psycopg.Connection[_Row] | None = None
 
     def __repr__(self) -> str:
         return f"<PostgresStore {self.place}>"
@@ -171,7 +178,14 @@ class PostgresStore:
 
     def save_journal(self, content: bytes) -> None:
         self._make_table()
-        self._write("UPDATE {table} SET journal = %s RETURNING id", (content,))
+        written = self._write(
+            "UPDATE {table} SET journal = %s WHERE lease_token = COALESCE(%s, lease_token) RETURNING id",
+            (content, self._token),
+        )
+        if not written:
+            [(token,)] = self._ask("SELECT lease_token FROM {table}") or [(0,)]
+            self._check_token(token)
+            raise StorageFailed(f"{self.place}: the row of the keyring is gone", remedy=_REMEDY)
 
     def check_room(self) -> None:
         """That is the server's to know."""
@@ -200,25 +214,26 @@ class PostgresStore:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """The short lock around read, change and save; one that is lost with its connection is no harm, since a save
-        names what it replaces. Raises Busy after 30 seconds."""
+        """The short lock around read, change and save. Raises Busy after 30 seconds."""
         self._make_table()
         with self._guarded():
-            connection = _Impatient.connect(**self._parameters)
+            connection = _Impatient.connect(**self._parameters, prepare_threshold=None)
         connection.limit_seconds = _LOCK_WAIT_SECONDS + _PATIENCE_SECONDS
         try:
             with self._guarded():
                 connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_WAIT_SECONDS}s'")
                 self._locked(connection)
+            self._locker = connection
             yield
         finally:
+            self._locker = None
             with suppress(psycopg.Error):
                 connection.close()
 
     def _locked(self, connection: psycopg.Connection[_Row]) -> None:
         """Until its transaction ends."""
-        query = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
-        connection.execute(query, (f"netraven-keys {self._name}",))
+        query = "SELECT pg_advisory_xact_lock((%s::bigint << 32) | COALESCE(to_regclass(%s)::oid::bigint, 0))"
+        connection.execute(query, (_LOCK, self._name))
 
     @contextmanager
     def lease(self, owner: str) -> Iterator[None]:
@@ -259,12 +274,11 @@ class PostgresStore:
 
     def _ask(self, query: str, parameters: tuple[object, ...] = ()) -> list[_Row]:
         """Nothing where there is no table. Asked again, once, where a connection that was kept has ended."""
-        try:
-            return self._read(query, parameters)
-        except psycopg.OperationalError:
-            pass
         with self._guarded():
-            return self._read(query, parameters)
+            try:
+                return self._read(query, parameters)
+            except psycopg.OperationalError:
+                return self._read(query, parameters)
 
     def _read(self, query: str, parameters: tuple[object, ...]) -> list[_Row]:
         with self._kept() as connection:
@@ -274,7 +288,10 @@ class PostgresStore:
                 return []
 
     def _write(self, statement: str, parameters: tuple[object, ...]) -> list[_Row]:
-        """The rows it returns; waited for until it is durable."""
+        """The rows it returns; waited for until it is durable. Not where the lock was lost with its connection."""
+        if self._locker is not None:
+            with self._guarded():
+                self._locker.execute("SELECT 1")
         with self._working() as connection, connection.transaction():
             connection.execute(f"SET LOCAL statement_timeout = '{_STANDSTILL}'")
             connection.execute("SET LOCAL synchronous_commit = on")
@@ -312,6 +329,9 @@ class PostgresStore:
                 yield self._connected()
             except psycopg.OperationalError:
                 if self._connection is not None:
+                    if self._connection.is_late:
+                        self._rests_until = time.monotonic() + _REST_SECONDS
+                        self._why = "it did not answer"
                     self._connection.close()
                 self._connection = None
                 raise
@@ -322,7 +342,7 @@ class PostgresStore:
         if time.monotonic() < self._rests_until:
             raise psycopg.OperationalError(self._why)
         try:
-            self._connection = _Impatient.connect(**self._parameters, autocommit=True)
+            self._connection = _Impatient.connect(**self._parameters, autocommit=True, prepare_threshold=None)
         except psycopg.OperationalError as problem:
             self._rests_until, self._why = time.monotonic() + _REST_SECONDS, _told(problem)
             raise psycopg.OperationalError(self._why) from None
