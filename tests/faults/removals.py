@@ -788,6 +788,62 @@ REMOVALS = (
         "return whole_backups(inst, keyring) if former is not None else []",
         ("tests/acceptance/test_master.py", "-k", "called_good"),
     ),
+    Removal(
+        "a lease that was taken over is seen before each batch",
+        "storage/postgres.py",
+        "        self._check_token(token)\n        return None if stamp is None",
+        "        return None if stamp is None",
+        ("tests/integration/test_keyring_in_postgres.py", "-k", "taken_over or stood_still"),
+    ),
+    Removal(
+        "nothing is saved under a lease that was taken over",
+        "storage/postgres.py",
+        " AND lease_token = COALESCE(%s, lease_token) RETURNING id",
+        " AND COALESCE(%s, 0) >= 0 RETURNING id",
+        ("tests/integration/test_keyring_in_postgres.py", "-k", "taken_over_nothing"),
+    ),
+    Removal(
+        "a save in PostgreSQL is a compare-and-swap on the epoch",
+        "storage/postgres.py",
+        "WHERE epoch = %s",
+        "WHERE epoch >= %s - 100",
+        ("tests/contract/test_stores.py", "tests/integration/test_keyring_in_postgres.py", "-k", "epoch or at_once"),
+    ),
+    Removal(
+        "a standby is not asked for the keyring",
+        "storage/postgres.py",
+        "        if is_standby:\n",
+        "        if False:\n",
+        ("tests/integration/test_keyring_in_postgres.py", "-k", "standby"),
+    ),
+    Removal(
+        "workers are fenced by their rotation's lease",
+        "service/workers.py",
+        "self._inst.store.under_lease(order.lease)",
+        "self._inst.store.under_lease(None)",
+        ("tests/integration/test_workers.py", "-k", "taken_over"),
+    ),
+    Removal(
+        "nothing unencrypted is spoken to off loopback",
+        "executors/dask.py",
+        "            if not _is_here(parts.hostname):\n",
+        "            if False:\n",
+        ("tests/integration/test_workers.py", "-k", "not_safe"),
+    ),
+    Removal(
+        "a sweep waits for a replica that is behind",
+        "rotation/courtesy.py",
+        "felt.lag_seconds > limits.replication_lag_seconds",
+        "felt.lag_seconds > limits.replication_lag_seconds + 1e9",
+        ("tests/unit/test_courtesy.py",),
+    ),
+    Removal(
+        "a sweep ends with its hours",
+        "service/giving_way.py",
+        "        clock, courtesy = self._clock, self.courtesy\n        self._courtesies.check_window(clock.now())\n",
+        "        clock, courtesy = self._clock, self.courtesy\n",
+        ("tests/integration/test_giving_way.py", "-k", "hours_end"),
+    ),
 )
 
 
