@@ -695,7 +695,7 @@ REMOVALS = (
     Removal(
         "triggers are looked for where a lot was written, and the keyring before the commit (PostgreSQL)",
         "targets/postgres_lots.py",
-        "if not (self._is_ordinary(connection) and agreed()):",
+        "if not (is_ordinary and agreed()):",
         "if False:",
         LOTS,
     ),
