@@ -76,6 +76,23 @@ def test_a_lost_keyring_comes_back_from_a_backup(site: Site) -> None:
     site.ok(*ROTATE)
 
 
+def test_a_keyring_moves_from_its_directory_by_a_backup(postgres_site: Site) -> None:
+    site = postgres_site
+    truth = site.credentials(10)
+    site.ok(*ROTATE)
+    site.ok("backup", "create")
+    file, expected = newest(site), fingerprint(site)
+    site.settings["keyring_url"] = site.url
+    site.write_settings()
+    site.ok("restore", str(file), "--identity", identity_file(site), "--expect", expected)
+    for name in ("keyring.json", "journal.json"):
+        (site.keys / name).unlink()
+    assert site.plaintexts() == truth
+    site.ok(*ROTATE)
+    assert labels(site) == {"nrk:v3": 10}
+    site.ok("audit", "verify")
+
+
 def test_the_application_follows_and_goes_on_reading_while_the_keyring_is_away(site: Site) -> None:
     site.credentials(3)
     keys = site.client()
