@@ -215,14 +215,16 @@ def test_a_worker_whose_rotation_was_taken_over_writes_nothing_more(site: Site, 
     process = site.start(*FORCE, "--executor", cluster.url)
     until(lambda: site.execute("SELECT 1 FROM credentials WHERE password LIKE 'nrk:v2%' LIMIT 1"))
     os.kill(process.pid, signal.SIGSTOP)  # and its lease is another's, who does nothing yet
-    site.execute("UPDATE netraven_keys_keyring SET lease_token = lease_token + 1")
-    time.sleep(1)
-    count = "SELECT count(*) FROM credentials WHERE password LIKE 'nrk:v2%'"
-    before = site.execute(count)
-    time.sleep(2)
-    assert site.execute(count) == before
-    os.kill(process.pid, signal.SIGCONT)
-    _, err = process.communicate(timeout=60)
+    try:
+        site.execute("UPDATE netraven_keys_keyring SET lease_token = lease_token + 1")
+        time.sleep(1)
+        count = "SELECT count(*) FROM credentials WHERE password LIKE 'nrk:v2%'"
+        before = site.execute(count)
+        time.sleep(2)
+        assert site.execute(count) == before
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     assert site.execute(count) == before
 
