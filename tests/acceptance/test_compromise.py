@@ -21,7 +21,7 @@ from netraven_keys import wiring
 from netraven_keys.config.world import World
 from netraven_keys.crypto.recrypt import Recryption
 from netraven_keys.service import compromise
-from netraven_keys.service.lots import Lots
+from netraven_keys.service.carrier import Carrier
 from netraven_keys.service.sweeping import Stage, SweepOfKey
 from netraven_keys.storage.directory import DirectoryStore
 from netraven_keys.targets.sql_table import SqlColumn
@@ -190,7 +190,7 @@ def test_options_may_stand_first(sqlite_site: Site, typed: tuple[str, ...]) -> N
         (SweepOfKey, "_expose_late", False),
         (Recryption, "texts", True),
         (SqlColumn, "write", True),
-        (Lots, "_told", True),
+        (Carrier, "_told", True),
     ],
 )
 def test_a_mark_in_the_middle_of_a_batch_loses_no_value_of_the_list(
