@@ -79,6 +79,7 @@ check: .venv-dev/ready ## format, lint, types, import contracts, generated pages
 	$(DEV)/python scripts/reference.py --check
 	PYTHONPATH=. $(DEV)/python scripts/reliability.py --check
 	$(DEV)/python scripts/bench_figures.py --check
+	$(DEV)/python scripts/scale.py --check
 	$(DEV)/hadolint --failure-threshold warning docker/key-rotation.Dockerfile examples/application/Dockerfile
 
 format: .venv-dev/ready ## format the code and mend what the linter can mend

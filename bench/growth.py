@@ -31,8 +31,8 @@ def growth(directory: Path, sizes: tuple[int, ...] = SIZES) -> list[dict[str, An
                     copy.write_row((n, some[n % len(some)]))
             connection.execute("VACUUM (ANALYZE) credentials")
             connection.execute("CHECKPOINT")
-            time.sleep(AT_WORK_SECONDS)
             before = _log_position(connection)
+            time.sleep(AT_WORK_SECONDS)
             command = bench.command("rotate", "--force", "--reason", "bench", "--json")
             process = subprocess.Popen(
                 command, env=bench.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

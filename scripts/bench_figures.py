@@ -75,9 +75,7 @@ def _felt(application: dict[str, Any]) -> list[str]:
     ]
     for when, both in application["milliseconds"].items():
         rows += [f"| {what}, {when} | {t['p50']} | {t['p99']} | {t['most']} |" for what, t in both.items()]
-    waits = application.get("lock_waits")
-    if waits is None:
-        return [*rows, ""]
+    waits = application["lock_waits"]
     said = (
         f"\nThe sweep gave way, and took {application['seconds_of_a_sweep']} s. The application waited for locks, "
         f"for 1 ms and more, {waits['count']} times, {waits['longest_ms']} ms at most."

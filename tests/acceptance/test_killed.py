@@ -26,8 +26,8 @@ def test_one_more_command_finishes_a_killed_rotation_and_nothing_is_lost(site: S
     for number in range(KILLS):
         began = time.monotonic()
         process = site.start(*force)
-        # Evenly over the run, from just after the interpreter is up to the end.
-        at = began + duration * (0.15 + 0.85 * (number + chance.random()) / KILLS)
+        # Evenly over the run, from when everything is read up to the end.
+        at = began + duration * (0.35 + 0.65 * (number + chance.random()) / KILLS)
         while time.monotonic() < at and process.poll() is None:
             time.sleep(0.002)
         process.kill()

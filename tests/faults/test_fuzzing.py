@@ -71,6 +71,7 @@ NO_READERS = {
     "cli/report_commands.py": "an envelope of this process",
     "cli/setup_commands.py": "the URL that settings were checked for",
     "crypto/selftest.py": "the answers that stand in it",
+    "executors/dask.py": "an address that tests/integration/test_workers.py spells in each wrong way",
     "monitoring/metrics.py": "times in the MACed journal",
     "rotation/destruction.py": "times in the MACed journal",
     "sealing/child.py": "the age file that age.py was given",
@@ -80,6 +81,7 @@ NO_READERS = {
     "service/destroy.py": "times in the MACed journal",
     "service/evidence.py": "lines of a log that was verified (audit-acts, signed-evidence)",
     "service/upkeep_findings.py": "the time of a line, as audit_commands.py",
+    "storage/heartbeat.py": "what its own parent wrote",
     "targets/postgres_lots.py": "primary keys, as the server told them in JSON of its own",
     "testing/memory.py": "the test kit",
 }

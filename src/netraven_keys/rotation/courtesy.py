@@ -13,9 +13,9 @@ _BYTES = 16 * 1024 * 1024
 # What a lot's writing holds, others wait for. Nobody else at work: only somebody who comes just now.
 SECONDS_OF_A_WRITE = 0.015
 # Others at work: little enough not to be told from what they feel anyway.
-_SECONDS_BESIDE_OTHERS = 0.002
-# So long as it worked, it leaves the database alone again and again, beside others.
-_PAUSE_BESIDE_OTHERS = 1.0
+_SECONDS_BESIDE_OTHERS = 0.001
+# So many times as long as it worked it leaves the database alone, beside others.
+_PAUSE_BESIDE_OTHERS = 3.0
 # Others were seen so recently that they count as there still.
 _THERE_FOR_SECONDS = 10.0
 # How many parts of a second a rate is kept within.
