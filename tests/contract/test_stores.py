@@ -27,7 +27,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyringStore:
         case "memory":
             return MemoryStore()
         case _:
-            return PostgresStore(psycopg_url(request.getfixturevalue("postgres_url")))
+            return PostgresStore(psycopg_url(request.getfixturevalue("postgres_url")), table="netraven_keys_keyring")
 
 
 def document(epoch: int, text: str = "") -> bytes:

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from netraven_keys.client import ApplicationKeyring
+from netraven_keys.config.keyring_place import KEYRING_TABLE as TABLE
 from netraven_keys.errors import BadConfiguration, Busy, EpochConflict, KeyringUnreadable, StorageFailed
 from netraven_keys.storage.postgres import LeaseLost, PostgresStore
 from tests.acceptance.test_backups import identity_file
@@ -25,7 +26,6 @@ from tests.integration.test_giving_way import with_a_replica
 from tests.site import Site, psycopg_url
 
 ROTATE = ("rotate", "--force", "--reason", "test")
-TABLE = "netraven_keys_keyring"
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def site(postgres_site: Site) -> Site:
 
 
 def store(site: Site) -> PostgresStore:
-    return PostgresStore(psycopg_url(site.settings["keyring_url"]), environment=dict(os.environ))
+    return PostgresStore(psycopg_url(site.settings["keyring_url"]), table=TABLE, environment=dict(os.environ))
 
 
 def versions(site: Site) -> list[int]:
@@ -115,7 +115,7 @@ def test_an_application_s_role_may_read_the_keyring_and_not_change_it(site: Site
     site.credentials(3)
     site.execute("CREATE ROLE reads_keyring LOGIN")
     url = make_url(site.url).set(drivername="postgresql", username="reads_keyring")
-    theirs = PostgresStore(url.render_as_string(hide_password=False), for_application=True)
+    theirs = PostgresStore(url.render_as_string(hide_password=False), table=TABLE, for_application=True)
     try:
         for ask in (theirs.stamp, theirs.load, theirs.load_journal):
             with pytest.raises(StorageFailed, match="may not"):
@@ -153,7 +153,10 @@ def url(postgres_url: str) -> str:
 
 
 def pair(url: str) -> tuple[PostgresStore, PostgresStore]:
-    first, second = PostgresStore(url, environment=dict(os.environ)), PostgresStore(url, environment=dict(os.environ))
+    first, second = (
+        PostgresStore(url, table=TABLE, environment=dict(os.environ)),
+        PostgresStore(url, table=TABLE, environment=dict(os.environ)),
+    )
     with first.lock():
         first.save(document(1), expected_epoch=0)
     return first, second
@@ -197,7 +200,7 @@ def test_of_a_lease_that_was_taken_over_nothing_is_saved_and_nothing_goes_on(url
 @pytest.mark.fault("C4")
 def test_whoever_lost_it_does_not_end_the_next_one_s(url: str) -> None:
     first, second = pair(url)
-    other = PostgresStore(url, environment=dict(os.environ))
+    other = PostgresStore(url, table=TABLE, environment=dict(os.environ))
     with ExitStack() as held:
         with first.lease("first"):
             expire(url)
@@ -237,7 +240,7 @@ def test_a_standby_is_not_asked_for_the_keyring() -> None:
     with with_a_replica() as (primary, replica):
         primary.ask("CREATE DATABASE app")
         first, _ = pair(primary.url("app"))
-        theirs = PostgresStore(replica.url("app"), for_application=True)
+        theirs = PostgresStore(replica.url("app"), table=TABLE, for_application=True)
         assert first.stamp() is not None
         until(lambda: replica.ask("SELECT 1 FROM pg_database WHERE datname = 'app'"))
         with pytest.raises(StorageFailed, match="standby"):
@@ -358,7 +361,7 @@ def test_what_keeps_the_lease_reads_no_program_of_the_working_directory(
 
 def test_a_lease_that_nobody_can_keep_is_not_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = pair(url)
-    broken = PostgresStore(url, environment={"PGOPTIONS": "-c nonsense=1"})
+    broken = PostgresStore(url, table=TABLE, environment={"PGOPTIONS": "-c nonsense=1"})
     with pytest.raises(StorageFailed, match="did not reach"), broken.lease("first"):
         pass
     expire(url)
@@ -379,5 +382,5 @@ def test_a_lease_that_nobody_can_keep_is_not_taken(url: str, monkeypatch: pytest
 )
 def test_a_url_of_which_something_would_be_shown_is_refused(given: str) -> None:
     with pytest.raises(BadConfiguration) as refused:
-        PostgresStore(given)
+        PostgresStore(given, table=TABLE)
     assert "GEHEIM" not in f"{refused.value.message} {refused.value.remedy}"

@@ -180,14 +180,19 @@ def test_twenty_kills_of_workers_in_one_sweep(site: Site) -> None:
     settled(site, truth)
 
 
-@pytest.mark.fault("B1")
-def test_a_scheduler_that_is_lost_leaves_the_rest_to_the_rotation(site: Site, cluster: Cluster) -> None:
-    truth = filled(site)
-    theirs = of_a_reader(site, max_rows_per_second=2000)
-    cluster.worker(**theirs)
+def in_mid_sweep(site: Site, cluster: Cluster) -> subprocess.Popen[bytes]:
+    """A rotation, of which one worker has carried something and takes its time with the rest."""
+    cluster.worker(**of_a_reader(site, max_rows_per_second=2000))
     cluster.wait_for(1)
     process = site.start(*FORCE, "--executor", cluster.url)
     until(lambda: site.execute("SELECT 1 FROM credentials WHERE password LIKE 'nrk:v2%' LIMIT 1"))
+    return process
+
+
+@pytest.mark.fault("B1")
+def test_a_scheduler_that_is_lost_leaves_the_rest_to_the_rotation(site: Site, cluster: Cluster) -> None:
+    truth = filled(site)
+    process = in_mid_sweep(site, cluster)
     cluster.scheduler.kill()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -197,11 +202,7 @@ def test_a_scheduler_that_is_lost_leaves_the_rest_to_the_rotation(site: Site, cl
 @pytest.mark.fault("A1")
 def test_a_rotation_that_is_killed_is_ended_by_the_next(site: Site, cluster: Cluster) -> None:
     truth = filled(site)
-    theirs = of_a_reader(site, max_rows_per_second=2000)
-    cluster.worker(**theirs)
-    cluster.wait_for(1)
-    process = site.start(*FORCE, "--executor", cluster.url)
-    until(lambda: site.execute("SELECT 1 FROM credentials WHERE password LIKE 'nrk:v2%' LIMIT 1"))
+    process = in_mid_sweep(site, cluster)
     process.kill()
     process.communicate()
     until(lambda: site.execute("SELECT 1 FROM netraven_keys_keyring WHERE lease_owner = ''"))
@@ -212,11 +213,7 @@ def test_a_rotation_that_is_killed_is_ended_by_the_next(site: Site, cluster: Clu
 @pytest.mark.fault("C2")
 def test_a_worker_whose_rotation_was_taken_over_writes_nothing_more(site: Site, cluster: Cluster) -> None:
     filled(site)
-    theirs = of_a_reader(site, max_rows_per_second=2000)
-    cluster.worker(**theirs)
-    cluster.wait_for(1)
-    process = site.start(*FORCE, "--executor", cluster.url)
-    until(lambda: site.execute("SELECT 1 FROM credentials WHERE password LIKE 'nrk:v2%' LIMIT 1"))
+    process = in_mid_sweep(site, cluster)
     os.kill(process.pid, signal.SIGSTOP)  # and its lease is another's, who does nothing yet
     try:
         site.execute("UPDATE netraven_keys_keyring SET lease_token = lease_token + 1")

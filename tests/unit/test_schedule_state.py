@@ -377,3 +377,12 @@ def test_a_run_that_gets_no_further_is_said() -> None:
     hour = MONDAY + WEEK + timedelta(hours=1)
     assert "has not got further since" in told(begun, hour, running=True)
     assert told(begun.seen(hour - timedelta(minutes=2)), hour, running=True) == ""
+
+
+def test_a_run_that_was_put_off_is_owed_whatever_the_timetable_becomes() -> None:
+    opens = MONDAY + timedelta(hours=20)
+    state = after_a_good_run().begun(MONDAY + WEEK, "a").put_off(run(MONDAY + WEEK, "incomplete", 3), WEEK + opens)
+    assert (state.attempts, state.retry_at, state.next_attempt_at) == (0, None, WEEK + opens)
+    for cron in ("0 1 * * MON", "0 3 1 * *", "30 4 * * SUN"):
+        planned = restarted(state).planned_by(Timetable(cron, "UTC"), MONDAY + WEEK + timedelta(hours=1))
+        assert planned.next_attempt_at == WEEK + opens, cron

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netraven_keys.config.document import Document, Path_, overlaid, read_document
-from netraven_keys.config.keyring_place import keyring_in_postgres
+from netraven_keys.config.keyring_place import KEYRING_TABLE, keyring_in_postgres
 from netraven_keys.config.master_keys import MasterKey, master_key_from, nobody
 from netraven_keys.config.world import World
 from netraven_keys.errors import BadConfiguration, MasterKeyUnavailable
@@ -67,7 +67,7 @@ def _keyring_in(reader: _Reader, world: World) -> Callable[[], PostgresStore] | 
     url = reader.text(("keyring_url",), "")
     if not url:
         return None
-    table = reader.text(("keyring_table",), "netraven_keys_keyring")
+    table = reader.text(("keyring_table",), KEYRING_TABLE)
     return lambda: keyring_in_postgres(url, table, world, for_application=True)
 
 

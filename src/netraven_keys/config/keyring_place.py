@@ -10,6 +10,8 @@ from netraven_keys.errors import BadConfiguration
 if TYPE_CHECKING:
     from netraven_keys.storage.postgres import PostgresStore
 
+KEYRING_TABLE = "netraven_keys_keyring"
+
 
 def keyring_in_postgres(url: str, table: str, world: World, *, for_application: bool = False) -> PostgresStore:
     """Raises BadConfiguration, also where the driver is missing: nothing else needs it."""

@@ -24,6 +24,7 @@ from netraven_keys.config.alarms import Alarms, Mail, Webhook
 from netraven_keys.config.audit import Audit, Syslog
 from netraven_keys.config.document import Document, Path_, overlaid, read_document
 from netraven_keys.config.group import Group
+from netraven_keys.config.keyring_place import KEYRING_TABLE
 from netraven_keys.config.sweep import Sweep
 from netraven_keys.config.world import World
 from netraven_keys.errors import BadConfiguration
@@ -262,9 +263,7 @@ class Settings(Group):
         description="Database that holds the keyring, for several hosts, instead of `key_path`: "
         "postgresql://user@host/db; take a password from ${VARIABLE}.",
     )
-    keyring_table: TableName = Field(
-        "netraven_keys_keyring", description="Its table, as `schema.table` where it needs a schema."
-    )
+    keyring_table: TableName = Field(KEYRING_TABLE, description="Its table, as `schema.table` where it needs a schema.")
     keyring_group: int | None = Field(None, ge=0, description="GID that may read the keyring document.")
     epoch_table: TableName | None = Field(
         "netraven_keys_epoch", description="Table in each database, or null for none."

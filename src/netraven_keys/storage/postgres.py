@@ -5,9 +5,9 @@
 
 A save is an UPDATE that names the epoch it replaces, and the token of the lease it was made under. The lease is a time
 on the server's clock, put off again and again by a process beside this one (`heartbeat.py`), which hands it back as
-soon as this one ends, however it ends. Whoever takes a lease that ran out gets the next token, and from then on all
-that its last holder asks this store is refused (Kleppmann, How to do distributed locking, 2016): also `stamp`, which
-a sweep asks before each batch and again before each commit.
+soon as this one ends, killed or not; where both end at once it runs out. Whoever takes a lease that ran out gets the
+next token, and from then on all that its last holder asks this store is refused (Kleppmann, How to do distributed
+locking, 2016): also `stamp`, which a sweep asks before each batch and again before each commit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from netraven_keys.faults import Fault
 from netraven_keys.storage.directory import epoch_of
 from netraven_keys.storage.heartbeat import LEASE_SECONDS, beating
 
-TABLE = "netraven_keys_keyring"
 _LIMIT = 16 * 1024 * 1024
 _LOCK, _LOCK_WAIT_SECONDS = 0x6E726B, 30
 # For an answer, and for a connection; and how long nobody is asked after none came. An application's call waits for it.
@@ -104,7 +103,7 @@ class PostgresStore:
         self,
         url: str,
         *,
-        table: str = TABLE,
+        table: str,
         environment: Mapping[str, str] | None = None,
         for_application: bool = False,
     ) -> None:
